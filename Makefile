@@ -12,7 +12,7 @@ export PIP_CONSTRAINT := $(LOCK)
 export PIP_BUILD_CONSTRAINT := $(LOCK)
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
-.PHONY: setup lock check check-viewer viewer static space test coverage test-browser test-python test-minimum test-ultralytics \
+.PHONY: setup lock check check-viewer viewer static space test coverage test-docs test-browser test-python test-minimum test-ultralytics \
 	package release-check site walk fuzz fuzz-decoder mutants bench docs clean
 
 setup: $(VENV)/done
@@ -30,15 +30,20 @@ lock: setup
 		--group mutants --group package --group build --no-annotate --custom-compile-command "make lock" -o requirements/lock.txt $(ARGS)
 
 # one thread of BLAS for each process; a file of tests stays in one process, which makes its fixtures once
-PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" -n logical --maxprocesses 8 --dist loadfile
+PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+BASE := $(PYTEST) -m "not browser and not docs"
 TESTS := tests
 
 test: setup
-	$(PYTEST) $(TESTS)
+	$(BASE) $(TESTS)
+
+# the code in the documentation and in the notebook: pages do not wait for each other
+test-docs: setup
+	$(PYTEST) -m docs --dist worksteal tests/project
 
 coverage: setup
 	mkdir -p build
-	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html $(TESTS)
+	$(BASE) --cov --cov-report=term:skip-covered --cov-report=html $(TESTS)
 
 test-browser: setup
 	$(BIN)/python -m pytest -m browser tests/browser -n logical --maxprocesses 4 --dist loadfile
@@ -76,7 +81,8 @@ $(ULTRA)/done: pyproject.toml requirements/lock.txt
 test-ultralytics: $(ULTRA)/done
 	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/tables/test_s3.py tests/integrations/test_interchange.py tests/tables/test_search.py \
 		tests/analysis/test_atlas.py::test_umap_keeps_neighbours_together -n logical --maxprocesses 8 --dist worksteal
-	$(ULTRA)/bin/python -m pytest tests/tables/test_ray.py tests/cli/test_ray_commands.py tests/integrations/test_exports.py  # a cluster of its own, for all processors
+	$(ULTRA)/bin/python -m pytest tests/tables/test_ray.py tests/cli/test_ray_commands.py \
+		tests/integrations/test_exports.py::test_ray_gives_the_same  # one process, with one cluster
 
 # the base tests with another Python: make test-python PYTHON=python3.13; some of them with TESTS="tests/core tests/io"
 test-python:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,15 @@ def real_data() -> Path:
     if not (folder / "models").is_dir() or not (folder / "images").is_dir():
         pytest.skip(f"no real models and images in {folder}; name their folder in MASKPRISM_REAL_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """A Ray cluster of two processors, which all modules share: its processes take long to start."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    from helpers.cluster import with_tests
+
+    tests = {"env_vars": {"PYTHONPATH": with_tests()}}
+    ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False, runtime_env=tests)
+    yield
+    ray.shutdown()

@@ -22,6 +22,7 @@ from scipy import stats
 from helpers import reference_atlas as slow
 from helpers.fake_network import fake_model, write_images
 from helpers.in_process import command as run
+from helpers.undrawn import without_drawing
 from maskprism.analysis.atlas.atlas import make_atlas, moments_of
 from maskprism.analysis.atlas.class_signatures import false_discovery_rates, signatures
 from maskprism.analysis.atlas.clustering import clusters
@@ -665,7 +666,9 @@ def test_masks_are_judged_as_the_error_budget_does(extracted: tuple[Path, Path])
     np.testing.assert_allclose(shown[known].sum(axis=1), 1, atol=1e-5)  # the losses add up to 1 - IoU
 
 
-def test_the_command_writes_and_tells(extracted: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_command_writes_and_tells(
+    extracted: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, table = extracted
     done = run("atlas", table, "--out", tmp_path / "a", "--data", data, "--json", "--thumbnails", 20)
     assert done.returncode == 0, done.stderr
@@ -673,6 +676,7 @@ def test_the_command_writes_and_tells(extracted: tuple[Path, Path], tmp_path: Pa
     assert answer["instances"] == len(Points.read(table))
     assert all(Path(path).is_file() for path in answer["files"])
     assert "lost_coefficients" in pq.read_schema(tmp_path / "a" / "points.parquet").names
+    without_drawing(monkeypatch)  # the page, which holds the figures, is not compared
     again = run("atlas", table, "--out", tmp_path / "b", "--data", data, "--quiet", "--thumbnails", 20)
     assert again.returncode == 0
     for name in ("map.html", "points.parquet", "atlas.json"):
@@ -728,7 +732,8 @@ def test_a_csv_written_by_hand_with_odd_columns(tmp_path: Path) -> None:
     assert points.name_of(2) == ("#?.jpg", 0)
 
 
-def test_a_name_that_is_not_unicode(tmp_path: Path) -> None:
+def test_a_name_that_is_not_unicode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_drawing(monkeypatch)
     rows = pa.table({"mask_0": [1.0, 2.0, 3.0]})
     for suffix, write in ((".csv", pa_csv.write_csv), (".parquet", pq.write_table)):
         write(rows, tmp_path / f"plain{suffix}")

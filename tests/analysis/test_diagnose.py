@@ -22,6 +22,8 @@ import yaml
 import maskprism
 from helpers.in_process import command as run
 from helpers.in_process import says
+from helpers.tuned import with_little_effort
+from helpers.undrawn import without_drawing
 from maskprism import Prediction
 from maskprism.analysis.dataset import findings
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS, overlaps_under, true_regions, validation_regions
@@ -62,6 +64,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(data: Path, model: Model) -> Diagnosis:
     return diagnose(open_dataset(data), model)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what stands around figures."""
+    without_drawing(monkeypatch)
 
 
 @pytest.fixture
@@ -277,7 +285,9 @@ def test_nothing_found_and_nothing_labelled(own_data: Path, model: Model, tmp_pa
     silent = diagnose(open_dataset(own_data), model, conf=1.0, limit=2)
     assert len(silent.budget) == 0
     assert silent.missed == len(silent.objects)
-    write_diagnosis(diagnose(open_dataset(own_data), model, limit=2), tmp_path / "silent")
+    with pytest.MonkeyPatch.context() as patch:
+        without_drawing(patch)
+        write_diagnosis(diagnose(open_dataset(own_data), model, limit=2), tmp_path / "silent")
     files = write_diagnosis(silent, tmp_path / "silent", model=model)  # over an earlier run
     assert not {"budget.png", "score.png"} & {path.name for path in files}
     assert set(files) == set((tmp_path / "silent").iterdir())
@@ -540,6 +550,7 @@ def written(found: Diagnosis, model: Model, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_tables_hold_every_object_and_detection(found: Diagnosis, written: Path, tmp_path: Path) -> None:
     objects = pyarrow.parquet.read_table(written / "instances.parquet").to_pylist()
     assert len(objects) == len(found.objects)
@@ -605,6 +616,7 @@ def test_the_page_is_whole_and_loads_nothing(found: Diagnosis, written: Path) ->
     assert "too few images" in body
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_findings_lead_to_figures(many: Diagnosis, tmp_path: Path) -> None:
     write_diagnosis(many, tmp_path, worst=0)
     body = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -686,7 +698,9 @@ def test_command(data: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 
-def test_command_says_what_tuning_would_give(data: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("undrawn")
+def test_command_says_what_tuning_would_give(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_little_effort(monkeypatch)
     result = run("diagnose", data, "--model", "sample", "--out", tmp_path / "o", "--tune", "--worst", 0)
     assert result.returncode == 0, result.stderr
     assert "Tuning: On images that took no part, the mean mask IoU of" in result.stdout
@@ -700,6 +714,7 @@ def test_command_says_what_tuning_would_give(data: Path, tmp_path: Path) -> None
     assert len(numbers["folds"]) == 5
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_where_tuning_cannot_be_measured_the_rest_is_written(data: Path, tmp_path: Path) -> None:
     result = run("diagnose", data, "--model", "sample", "--out", tmp_path / "o", "--tune", "--limit", 2, "--worst", 0)
     assert result.returncode == 1
@@ -766,6 +781,7 @@ def test_masks_that_are_all_crowds_are_told_before_the_network_runs(tmp_path: Pa
     assert "is a crowd (iscrowd: 1), counted as single objects" in result.stdout
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_command_reports_what_is_done(
     found: Diagnosis,
     data: Path,

@@ -16,16 +16,18 @@ from helpers import reference_tune as slow
 from helpers.by_hand import made
 from helpers.tiny_models import Tiny, ultralytics_metadata
 from helpers.tuned import LITTLE, tune, with_little_effort
+from helpers.undrawn import without_drawing
 from maskprism import Model, load
 from maskprism.analysis.intervals import interval
 from maskprism.analysis.tuning import evidence as gathering
+from maskprism.analysis.tuning import tuning
 from maskprism.analysis.tuning.evidence import Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import SHARPNESS, SPREAD, Objective, Setting, fit, sampled_ious
 from maskprism.analysis.tuning.tuning import Tuning
 from maskprism.analysis.tuning.validation import cross_fit, curve_sizes, fits
 from maskprism.cli.options import Reading
 from maskprism.cli.tune import tune as tune_command
-from maskprism.datasets import GroundTruth, open_dataset
+from maskprism.datasets import Dataset, GroundTruth, open_dataset
 from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.errors import InputError, MaskprismError, MissingExtraError
 from maskprism.models import SAMPLE_MODEL
@@ -39,6 +41,31 @@ from maskprism.reports.tuning import report_page, sentences, warnings_of
 @pytest.fixture(autouse=True)
 def _little_effort(monkeypatch: pytest.MonkeyPatch) -> None:
     with_little_effort(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[Any, Tuning]:
+    """Tunings by what they are of."""
+    return {}
+
+
+@pytest.fixture
+def written_only(monkeypatch: pytest.MonkeyPatch, kept: dict[Any, Tuning]) -> None:
+    """For commands that differ in which files they write: equal ones tune once, and figures are not drawn."""
+    without_drawing(monkeypatch)
+    search = tuning.tune
+
+    def tune_once(dataset: Dataset, model: Model, **options: Any) -> Tuning:
+        key = (
+            dataset.path,
+            model.spec.sha256,
+            *(options.get(name) for name in ("limit", "folds", "seed", "per_level")),
+        )
+        if key not in kept:
+            kept[key] = search(dataset, model, **options)
+        return kept[key]
+
+    monkeypatch.setattr(tuning, "tune", tune_once)
 
 
 def drawn(seed: int = 0, n: int = 12, m: int = 9, k: int = 3, images: int = 6) -> Evidence:
@@ -463,6 +490,7 @@ def test_the_command_writes_a_file_that_is_better(
     assert "tuned.onnx holds the correction, folded." in page
 
 
+@pytest.mark.usefixtures("written_only")
 def test_what_may_be_chance_is_not_written_unless_forced(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -479,6 +507,7 @@ def test_what_may_be_chance_is_not_written_unless_forced(
     assert out.exists()
 
 
+@pytest.mark.usefixtures("written_only")
 def test_the_correction_can_be_had_alone(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "alone.json"
     assert tune_command(Path("sample"), data=dataset, out=out, folds=3, limit=5, force=True) == 0
@@ -562,6 +591,7 @@ def test_existing_files_are_kept_and_options_checked_before_the_model_runs(
             tune_command(Path("sample"), data=dataset, out=out, overwrite=True, **options)
 
 
+@pytest.mark.usefixtures("written_only")
 def test_the_model_is_written_last(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped while the report is written, the same command can be called again."""
     out, whole = tmp_path / "tuned.onnx", files.write_report
@@ -580,6 +610,7 @@ def test_the_model_is_written_last(dataset: Path, tmp_path: Path, monkeypatch: p
     assert len(list(tmp_path.iterdir())) == 5
 
 
+@pytest.mark.usefixtures("written_only")
 def test_folds_are_at_most_the_images(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tune_command(Path("sample"), data=dataset, out=tmp_path / "a.json", folds=10**9, limit=4, force=True) == 0
     assert "--folds 1000000000 is more than there are images; each of the 4 is a fold" in capsys.readouterr().err

@@ -16,6 +16,7 @@ import maskprism
 from helpers import in_process
 from helpers.in_process import Done
 from helpers.tiny_models import Tiny
+from helpers.undrawn import without_drawing
 from maskprism.datasets.scenes import draw_scene
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,7 +188,8 @@ def test_figures_are_no_input_of_the_next_run(project: Path, model: Path) -> Non
     assert len(rows_of(project / "mask_coefficients.csv")) == 3
 
 
-def test_folders_and_names_are_options(project: Path, model: Path) -> None:
+def test_folders_and_names_are_options(project: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_drawing(monkeypatch)
     (project / "data").rename(project / "photos here")
     result = run(
         "src/extract_features.py",
@@ -272,7 +274,9 @@ def test_defaults_are_the_bundled_model_and_sample_scenes(tmp_path: Path) -> Non
     assert [row["image_name"] for row in rows_of(tmp_path / "mask_coefficients.csv")] == [
         f"scene_{number}.png" for number in range(8)
     ]
-    assert run("src/generate_visualizations.py", cwd=tmp_path).returncode == 0
+    with pytest.MonkeyPatch.context() as patch:
+        without_drawing(patch)
+        assert run("src/generate_visualizations.py", cwd=tmp_path).returncode == 0
     result = run("extract_specific_feature.py", "--coefficient_index", "31", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "held no images" not in result.stdout

@@ -19,6 +19,7 @@ import pytest
 from helpers import in_process
 from helpers.in_process import Done, says
 from helpers.tiny_models import Tiny
+from helpers.undrawn import without_drawing
 from maskprism import cli
 from maskprism.datasets.scenes import draw_scene
 
@@ -194,8 +195,9 @@ def test_extract_fails_when_every_image_fails(model: Path, tmp_path: Path) -> No
 
 def test_demo_tells_the_whole_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On fewer scenes than it has for users; CI runs the whole as README says."""
-    scenes = 3
+    scenes, pictured = 3, 1
     monkeypatch.setattr("maskprism.cli.sample_story.SCENES", scenes)
+    monkeypatch.setattr("maskprism.cli.sample_story.PICTURED", pictured)
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "page.html").write_text("of an earlier run")
     result = run("demo", "--out", tmp_path / "demo", "--overwrite")
@@ -206,10 +208,11 @@ def test_demo_tells_the_whole_story(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     index = (tmp_path / "demo" / "index.html").read_text(encoding="utf-8")
     assert all(f'href="{page}"' in index for page in ("page.html", "diagnosis/report.html", "atlas/atlas.html"))
     assert all(path.exists() for path in named)
-    assert len(list((tmp_path / "demo" / "pictures").glob("*/00-assembly.png"))) == scenes
+    assert len(list((tmp_path / "demo" / "pictures").glob("*/00-assembly.png"))) == pictured
     assert "mask AP" in (tmp_path / "demo" / "diagnosis" / "report.html").read_text(encoding="utf-8")
-    assert (tmp_path / "demo" / "page.html").read_text(encoding="utf-8").count("maskprism-scene-") >= scenes
+    assert (tmp_path / "demo" / "page.html").read_text(encoding="utf-8").count("maskprism-scene-") >= pictured
     assert len(list((tmp_path / "demo" / "scenes" / "labels").rglob("*.txt"))) == scenes
+    without_drawing(monkeypatch)
     again = run("demo", "--out", tmp_path / "demo", "--overwrite")
     assert again.returncode == 0
     assert again.stdout == result.stdout

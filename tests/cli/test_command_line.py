@@ -22,6 +22,7 @@ from cyclopts.argument import Argument
 
 from helpers import in_process
 from helpers.tiny_models import Tiny, ultralytics_metadata
+from helpers.tuned import with_little_effort
 from maskprism import cli
 from maskprism._common.text import json_text
 from maskprism.cli.options import Table
@@ -290,6 +291,7 @@ def test_json_is_what_the_documentation_says(
     name: str, call: Call, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("maskprism.cli.sample_story.run_demo", no_work)
+    with_little_effort(monkeypatch)
     (work / "broken").mkdir(exist_ok=True)
     (work / "broken" / "b.png").write_bytes(b"no image")
     line = LINES.get(name, cli.COMMANDS[name].examples[0])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from helpers import in_process
-from helpers.cluster import with_tests
 from helpers.tiny_models import Tiny
 from maskprism import load
 from maskprism.analysis.dataset.diagnosis import diagnose
@@ -24,18 +22,12 @@ from maskprism.datasets.visit import Failure, visit
 from maskprism.io.sources import open_source
 from maskprism.models import SAMPLE_MODEL
 
-ray = pytest.importorskip("ray", reason="Ray is not installed")
-pytestmark = pytest.mark.timeout(600)  # two runs of a command, and the processes of a cluster start slowly
+pytest.importorskip("ray", reason="Ray is not installed")
+pytestmark = [
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.timeout(600),  # two runs of a command, and the processes of a cluster start slowly
+]
 IMAGES = 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """Two processors."""
-    tests = {"env_vars": {"PYTHONPATH": with_tests()}}
-    ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False, runtime_env=tests)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

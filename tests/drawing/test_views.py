@@ -398,7 +398,7 @@ def test_histograms_count_every_instance() -> None:
     shown = [ax for ax in figure.axes if ax.get_visible()]
     assert len(shown) == 10
     for ax in shown:
-        assert sum(bar.get_height() for bar in ax.patches) == 200
+        assert sum(bar.vertices[:, 1].max() for bar in ax.collections[0].get_paths()) == 200
     with pytest.raises(InputError, match="at least 1 row"):
         charts.histograms(coefficients[:0])
 

@@ -52,7 +52,8 @@ class _Worker:
         self.start()
 
     def start(self) -> None:
-        context = mp.get_context("spawn")
+        context = mp.get_context("forkserver")  # a process is a copy of one that has imported the package
+        context.set_forkserver_preload(["fuzz.attempt"])
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, self.folder, self.attempt), daemon=True)
         self.process.start()

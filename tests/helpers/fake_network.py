@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def network(batch: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarr
     return rows, prototypes
 
 
+@cache  # models are frozen; opening one takes longer than a run of it
 def fake_model(function: Any = network, *, batch: int | None = 1, sha256: str = "a" * 64, **options: Any) -> Model:
     """A model around `function`, with names for its two classes."""
     runtime = FunctionRuntime(
@@ -43,6 +45,7 @@ def fake_model(function: Any = network, *, batch: int | None = 1, sha256: str = 
     return load(runtime, name="fake", **options)
 
 
+@cache
 def v5_model() -> Model:
     """The layout of YOLOv5: rows with objectness, three per cell of the grid."""
 

@@ -14,5 +14,7 @@ tune = partial(tuning.tune, effort=LITTLE)
 
 
 def with_little_effort(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the command search as little; it has no option for that."""
-    monkeypatch.setattr(tuning, "tune", tune)
+    """Have every call of `tune` search as little unless it is told otherwise; commands have no option for that."""
+    defaults = tuning.tune.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "effort", LITTLE)

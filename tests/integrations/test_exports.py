@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 from contextlib import suppress
 from functools import partial
@@ -19,6 +16,7 @@ import pytest
 
 from helpers.fake_network import fake_model, network, write_images
 from maskprism import load
+from maskprism._common.parallel import open_engine
 from maskprism.datasets import open_dataset
 from maskprism.datasets.scenes import write_dataset
 from maskprism.errors import ImageError, InputError, MaskprismError
@@ -229,32 +227,13 @@ def test_batches(tmp_path: Path) -> None:
         fake_model().in_batches(3)
 
 
-RAY = """
-import sys
-from functools import partial
-from pathlib import Path
-from maskprism import load
-from maskprism._common.parallel import open_engine
-from maskprism.integrations.exports import write_predictions
-from maskprism.io.sources import open_sources
-with open_engine("ray", 2) as engine:
-    write_predictions(open_sources([sys.argv[1]]), load("sample", threads=1), Path(sys.argv[2]), "coco", engine=engine)
-"""
-
-
+@pytest.mark.usefixtures("cluster")
 def test_ray_gives_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed")
     write_dataset(tmp_path, 4, validation_share=1)
     photos = tmp_path / "images" / "val"
     (photos / "broken.jpg").write_bytes(b"no image")
     write_predictions(open_sources([photos]), load("sample"), tmp_path / "local", "coco")
-    done = subprocess.run(
-        [sys.executable, "-c", RAY, str(photos), str(tmp_path / "ray")],
-        env=os.environ | {"RAY_ADDRESS": "local"},  # a cluster of this test alone
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
+    with open_engine("ray", 2) as engine:
+        write_predictions(open_sources([photos]), load("sample", threads=1), tmp_path / "ray", "coco", engine=engine)
     local, ray = ((tmp_path / name / "results.json").read_text() for name in ("local", "ray"))
     assert local == ray

@@ -1,4 +1,7 @@
-"""Everything the documentation shows runs: Python blocks, console lines, links and pictures."""
+"""Everything the documentation shows runs: Python blocks, console lines, links and pictures.
+
+What runs code has the marker `docs`, for `make test-docs`: it is about the pages, and long.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -14,8 +18,9 @@ import yaml
 
 from helpers import in_process
 from helpers.tiny_models import Tiny, ultralytics_metadata
+from helpers.tuned import with_little_effort
 from maskprism.cli import app
-from maskprism.datasets.scenes import draw_scene
+from maskprism.datasets import scenes
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
@@ -29,8 +34,24 @@ ELSEWHERE = (
 READ_RESULTS = ("atlas.md", "tables.md", "search.md")  # their Python blocks read what their console lines write
 
 
+drawn_once = cache(scenes.draw_scene)  # pages draw the same scenes
+
+
 def blocks(page: Path, language: str) -> list[str]:
     return [text for name, text in FENCE.findall(page.read_text(encoding="utf-8")) if name == language]
+
+
+def console_lines(page: Path) -> list[str]:
+    """The commands of a page that run here; a user's own best.pt needs PyTorch, and `make walk` runs its lines."""
+    lines = "\n".join(blocks(page, "console")).replace("\\\n", " ").splitlines()
+    shown = [line for line in lines if line.startswith("$ ") and not line[2:].startswith(ELSEWHERE)]
+    return [line for line in shown if "best.pt" not in line]
+
+
+def only_as_in_the_readme(page: Path) -> bool:
+    """Whether README has all commands of the page, in their order, so that they need not run again."""
+    readme = iter(console_lines(PAGES[0]))
+    return page != PAGES[0] and all(line in readme for line in console_lines(page))
 
 
 @pytest.fixture
@@ -39,17 +60,20 @@ def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Tiny(prototypes=32, metadata=ultralytics_metadata()).save(tmp_path / "yolov8n-seg.onnx")
     Tiny(prototypes=32).save(tmp_path / "foreign.onnx")
     (tmp_path / "names.txt").write_text("cat\ndog\nfish\n")
-    image = cv2.resize(draw_scene(0).image, (320, 240))
+    image = cv2.resize(scenes.draw_scene(0).image, (320, 240))
     for name in ("photo.jpg", "photos/one.jpg", "photos/more/two.jpg", "data/one.jpg", "data/two.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         cv2.imwrite(str(tmp_path / name), image)
     for name in ("src", "extract_specific_feature.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scenes, "draw_scene", drawn_once)
+    with_little_effort(monkeypatch)
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.docs
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
 def test_python_blocks_run(page: Path, playground: Path) -> None:
     """In one script per page, so that later blocks may use the names of earlier ones."""
     if page.name in READ_RESULTS:
@@ -65,15 +89,18 @@ def test_python_blocks_run(page: Path, playground: Path) -> None:
     assert result.returncode == 0, f"{page.name}:\n{result.stderr}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in READ_RESULTS], ids=lambda page: page.name)
+@pytest.mark.docs
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name not in READ_RESULTS and not only_as_in_the_readme(page)],
+    ids=lambda page: page.name,
+)
 def test_console_lines_run(page: Path, playground: Path) -> None:
     run_console_lines(page, playground)
 
 
 def run_console_lines(page: Path, playground: Path) -> None:
-    for line in "\n".join(blocks(page, "console")).replace("\\\n", " ").splitlines():
-        if not line.startswith("$ ") or line[2:].startswith(ELSEWHERE) or "best.pt" in line:
-            continue  # a user's own checkpoint needs PyTorch: `make walk` runs these lines on a real one
+    for line in console_lines(page):
         command = shlex.split(line[2:], comments=True)
         if command[0] == "maskprism":
             result = in_process.command(*command[1:], cwd=playground)

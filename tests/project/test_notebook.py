@@ -42,6 +42,7 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
+@pytest.mark.docs
 def test_notebook_explains_a_scene_with_the_bundled_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     notebook = execute(monkeypatch, tmp_path)
     assert "(32, 80, 80) (32,)" in printed(notebook)
@@ -53,6 +54,7 @@ def test_notebook_explains_a_scene_with_the_bundled_network(monkeypatch: pytest.
     assert np.abs(made.astype(int) - kept.astype(int)).mean() < 1.0
 
 
+@pytest.mark.docs
 def test_notebook_explains_a_real_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, real_data: Path) -> None:
     notebook = execute(
         monkeypatch,

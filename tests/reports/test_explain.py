@@ -346,13 +346,18 @@ def test_a_pixel_chooses_its_instance(model: Path, image: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("question", ["truth", "region"])
-def test_a_true_mask_and_a_region_choose_their_instance(question: str, case: Case, tmp_path: Path) -> None:
+def test_a_true_mask_and_a_region_choose_their_instance(
+    question: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every labelled instance finds its own; what lies in no box finds none; black images keep the choice."""
+    monkeypatch.setattr(raster, "save", lambda sheet, path: Path(path))  # which pictures there are tells the choice
+    monkeypatch.setattr("maskprism.drawing.figures.save", lambda figure, path, **settings: None)
+    model = maskprism.load("sample")
 
     def explained(image: np.ndarray) -> Explained:
         given = Questions(**{question: image})
         item = SourceImage("a.png", case.image)
-        (found,) = explain_images([item], maskprism.load("sample"), tmp_path, questions=given)
+        (found,) = explain_images([item], model, tmp_path, questions=given)
         return found
 
     for index in (2, len(case.prediction) - 1):

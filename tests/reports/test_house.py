@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 
 from helpers import in_process
 from helpers.tiny_models import Tiny
+from helpers.tuned import with_little_effort
+from helpers.undrawn import without_drawing
 from maskprism.datasets.scenes import write_dataset
 from maskprism.errors import MaskprismError
 from maskprism.reports.index import pages
@@ -45,18 +47,20 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the commands write over three scenes."""
     folder = tmp_path_factory.mktemp("house ü")
     write_dataset(folder / "data", 3, validation_share=1.0)
-    for line in (
-        "basis data/images --model sample --out results/basis --pictures 1",
-        "prototypes data/images --model sample --out results/prototypes --moved 0 --cards 0 3",
-        "diagnose data/data.yaml --model sample --out results/diagnosis --worst 2",
-        "page data/images --model sample --out results/page.html",
-        "extract data/images --model sample --out results/table.csv",
-        "atlas results/table.csv --out results/atlas",
-        "compare sample sample --images data/images --out results/compare",
-        "explain data/images --model sample --out results/explain --limit 1",
-    ):
-        done = run(*line.split(), cwd=folder)
-        assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        without_drawing(patch)
+        for line in (
+            "basis data/images --model sample --out results/basis --pictures 1",
+            "prototypes data/images --model sample --out results/prototypes --moved 0 --cards 0 3",
+            "diagnose data/data.yaml --model sample --out results/diagnosis --worst 2",
+            "page data/images --model sample --out results/page.html",
+            "extract data/images --model sample --out results/table.csv",
+            "atlas results/table.csv --out results/atlas",
+            "compare sample sample --images data/images --out results/compare",
+            "explain data/images --model sample --out results/explain --limit 1",
+        ):
+            done = run(*line.split(), cwd=folder)
+            assert done.returncode == 0, done.stderr
     return folder / "results"
 
 
@@ -398,7 +402,8 @@ def test_numbers_that_are_nearly_whole_are_not_printed_as_whole() -> None:
         ("tune sample --data data/data.yaml --folds 3", "cannot tell"),
     ],
 )
-def test_verdicts(line: str, outcome: str, results: Path, tmp_path: Path) -> None:
+def test_verdicts(line: str, outcome: str, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_little_effort(monkeypatch)
     Tiny(prototypes=9).save(results.parent / "other.onnx")
     command = line.split()[0]
     out = tmp_path / ("out" if command == "compare" else "t.onnx")

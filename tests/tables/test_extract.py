@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -241,13 +242,16 @@ def test_a_crash_at_any_commit_loses_and_doubles_nothing(
     few = tmp_path / "photos" / "few.txt"  # two of them, under the names they have in the folder
     few.write_text("002.png\n003.png\n")
 
-    def start(out: Path) -> None:
-        if scenario == "added":
-            extract(few, fake_model(), out, workers=1, prototypes=stored)
-        if scenario == "overwritten":
-            extract(tmp_path / "photos", v5_model(), out, workers=1)
-
     stored: Stored | None = None if suffix == ".csv" else "summary"
+    if scenario == "added":
+        extract(few, fake_model(), tmp_path / "start" / f"t{suffix}", workers=1, prototypes=stored)
+    if scenario == "overwritten":
+        extract(tmp_path / "photos", v5_model(), tmp_path / "start" / f"t{suffix}", workers=1)
+
+    def start(out: Path) -> None:
+        """Put the files of an earlier run there."""
+        if scenario != "fresh":
+            shutil.copytree(tmp_path / "start", out.parent)
 
     def go(out: Path, overwrite: bool = scenario == "overwritten") -> None:
         model = fake_model()

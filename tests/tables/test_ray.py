@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,16 +29,8 @@ from maskprism.tables.extraction import ExtractSummary, extract
 from maskprism.tables.stored_predictions import StoredPredictions
 from maskprism.tables.table import CoefficientTable
 
-ray = pytest.importorskip("ray", reason="Ray is not installed")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """Two processors."""
-    tests = {"env_vars": {"PYTHONPATH": with_tests()}}
-    ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False, runtime_env=tests)
-    yield
-    ray.shutdown()
+pytest.importorskip("ray", reason="Ray is not installed")
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 def on_ray(folder: Any, model: Callable[[], Model], out: Any, **options: Any) -> ExtractSummary:

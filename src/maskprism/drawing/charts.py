@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.collections import PolyCollection
 
 from maskprism.analysis.prototypes.covariance import RunningCovariance
 from maskprism.drawing.figures import colour_map, name_ticks, new_figure, share
@@ -14,7 +15,7 @@ from maskprism.drawing.palette import MUTED, NEGATIVE, POSITIVE
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32
+    from jaxtyping import Float32, Float64, Int64
     from matplotlib.figure import Figure
 
 
@@ -36,13 +37,14 @@ def histograms(
     lines = math.ceil(k / columns)
     figure = new_figure(1.9 * columns + 0.6, 1.45 * lines + 1.1)
     axes = np.atleast_1d(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)).reshape(-1)
-    centres = (edges[:-1] + edges[1:]) / 2
-    colours = [share(NEGATIVE if centre < 0 else POSITIVE) for centre in centres]
+    # of all at once: limits found for one after the other take longer than all else, for they are shared
+    axes[0].set(xlim=(-1.1 * limit, 1.1 * limit), ylim=(0, 1.05 * max(int(one.max()) for one in counts)))
+    colours = [share(NEGATIVE if centre < 0 else POSITIVE) for centre in (edges[:-1] + edges[1:]) / 2]
     for index, ax in enumerate(axes):
         if index >= k:
             ax.set_visible(False)
             continue
-        ax.bar(centres, counts[index], width=edges[1] - edges[0], color=colours)
+        ax.add_collection(_bars(edges, counts[index], colours), autolim=False)
         ax.axvline(0, color="black", linewidth=0.6)
         column = coefficients[:, index]
         label = labels[index] if labels else str(index)
@@ -53,6 +55,15 @@ def histograms(
     figure.supxlabel("coefficient", fontsize=9)
     figure.supylabel("instances", fontsize=9)
     return figure
+
+
+def _bars(
+    edges: Float64[np.ndarray, " B+1"], counts: Int64[np.ndarray, " B"], colours: Sequence[tuple[float, float, float]]
+) -> PolyCollection:
+    """Return the bars of a histogram as one artist: a patch for each takes matplotlib ten times as long."""
+    low, high, none = edges[:-1], edges[1:], np.zeros_like(edges[1:])
+    corners = np.array([(low, none), (high, none), (high, counts), (low, counts)])
+    return PolyCollection([*corners.transpose(2, 0, 1)], facecolors=colours, edgecolors="none")
 
 
 def correlation(

@@ -80,9 +80,17 @@ class LiteralFigure(Figure):
     """A figure whose texts are drawn literally: a "$" in the name of a class or an image begins no formula."""
 
     def draw(self, renderer: RendererBase) -> None:
-        """Draw, without formulas."""
+        """Draw, without formulas.
+
+        matplotlib draws a figure twice to save it, first with the methods of the renderer replaced by ones that do
+        nothing, so that the layout is known: there, laying out alone is enough and takes a third of the time.
+        """
+        engine, draws = self.get_layout_engine(), hasattr(renderer.draw_path, "__self__")
         with self._literal():
-            super().draw(renderer)
+            if draws or engine is None:
+                super().draw(renderer)
+            elif self.axes:
+                engine.execute(self)
 
     def get_tightbbox(self, *arguments: Any, **options: Any) -> Bbox:
         """Return the box of all that is drawn."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -93,32 +93,53 @@ def ap_intervals(
     scored = {name: ResampledAP(images) for name, images in overlaps.items()}
     oracles = [ResampledAP(images) for images in (perfect_masks, perfect_detection)]
     sizes = [ResampledAP(canvas, size=size) for size in ("small", "large")]
+    gains = _ErrorGains(canvas, errors)
+    class_images = _images_with(scored["predict"], canvas)
+    columns = [column for column, count in enumerate(class_images.values()) if not too_few(count)]
+    whole = (*scored, "perfect_masks", "perfect_detection", "masks", "detection", "difference", "small_behind")
+    classes = [int(scored["predict"].classes[column]) for column in columns]
+    names = (*whole, *ERROR_TYPES, *classes)
 
-    def of_whole(weights: Float64[np.ndarray, "R I"]) -> Float64[np.ndarray, "R S"]:
-        now = {name: one(weights) for name, one in scored.items()}
+    def values(weights: Float64[np.ndarray, "R I"]) -> Float64[np.ndarray, "R S"]:
+        by_class = scored["predict"].by_class(weights)
+        now = {name: mean_known(by_class) if name == "predict" else one(weights) for name, one in scored.items()}
         better = [one(weights) for one in oracles]
         lost = costs(now["predict"], *better)
         small, large = (one(weights) for one in sizes)
-        return np.stack([*now.values(), *better, *lost, lost[0] - lost[1], SIZE_RATIO * large - small], axis=1)
+        of_whole = np.stack([*now.values(), *better, *lost, lost[0] - lost[1], SIZE_RATIO * large - small], axis=1)
+        return np.concatenate([of_whole, gains(weights), by_class[:, columns]], axis=1)
 
-    names = (*scored, "perfect_masks", "perfect_detection", "masks", "detection", "difference", "small_behind")
+    n_groups = min(len(canvas), MOST_GROUPS)
+    known = dict(zip(names, values(np.ones((1, n_groups)))[0].tolist(), strict=True))
+    differences = _differences(known)
+    pairs = [(names.index(larger), names.index(smaller)) for larger, smaller in differences]
+
+    def statistics(weights: Float64[np.ndarray, "R I"]) -> Float64[np.ndarray, "R S"]:
+        every = values(weights)
+        return np.concatenate([every, *(every[:, [a]] - every[:, [b]] for a, b in pairs)], axis=1)
+
     claims = {"difference", "small_behind"}  # of the other intervals nothing is claimed
-    comparisons = [CLAIMS if name in claims else 1 for name in names]
-    whole = dict(zip(names, intervals_of(of_whole, len(canvas), comparisons), strict=True))
-    gains, ahead = _of_errors(canvas, errors)
-    class_images = _images_with(scored["predict"], canvas)
+    comparisons = [
+        *(CLAIMS if name in claims else 1 for name in (*whole, *ERROR_TYPES)),
+        *(len(classes) for _ in classes),
+        *differences.values(),
+    ]
+    every = intervals_of(statistics, len(canvas), comparisons)
+    found = dict(zip(names, every, strict=False))
+    between = dict(zip(differences, every[len(names) :], strict=True))
+    decodes = [one for (larger, _), one in between.items() if larger in AP_PROTOCOLS]
     return ApIntervals(
-        precision={name: whole[name] for name in scored},
-        perfect_masks=whole["perfect_masks"],
-        perfect_detection=whole["perfect_detection"],
-        masks=whole["masks"],
-        detection=whole["detection"],
-        difference=whole["difference"],
-        small_behind=whole["small_behind"],
-        decodes=_spread([scored[name] for name in AP_PROTOCOLS], len(canvas)),
-        errors=gains,
-        ahead=ahead,
-        by_class=_of_classes(scored["predict"], class_images, len(canvas)),
+        precision={name: found[name] for name in scored},
+        perfect_masks=found["perfect_masks"],
+        perfect_detection=found["perfect_detection"],
+        masks=found["masks"],
+        detection=found["detection"],
+        difference=found["difference"],
+        small_behind=found["small_behind"],
+        decodes=decodes[0] if decodes else Interval(math.nan, math.nan, math.nan),
+        errors={kind: found[kind] for kind in ERROR_TYPES},
+        ahead={kind: one for kind in ERROR_TYPES for (_, behind), one in between.items() if behind == kind},
+        by_class={class_id: found[class_id] for class_id in classes},
         class_images=class_images,
     )
 
@@ -139,47 +160,39 @@ def intervals_of(statistics: Statistics, n_images: int, comparisons: int | Seque
     return bootstraps(statistics, n_groups, comparisons=comparisons, centred=True)
 
 
-def _spread(decodes: Sequence[ResampledAP], n_images: int) -> Interval:
-    """Return the largest minus the smallest AP, both chosen among all images."""
-    now = [float(one(np.ones((1, one.n_groups)))[0]) for one in decodes]
-    if np.isnan(now).any():
-        return Interval(math.nan, math.nan, math.nan)
-    largest, smallest = decodes[int(np.argmax(now))], decodes[int(np.argmin(now))]
-    pairs = len(decodes) * (len(decodes) - 1) // 2
-    (found,) = intervals_of(lambda weights: (largest(weights) - smallest(weights))[:, None], n_images, CLAIMS * pairs)
+def _differences(known: Mapping[Hashable, float]) -> dict[tuple[Hashable, Hashable], int]:
+    """Return which differences are looked at, each with the number of comparisons that its interval allows for.
+
+    The largest minus the smallest AP of the decodes, chosen among all pairs; and by how much the kind of error that
+    costs most is ahead of each other kind. Neither where a value is not known.
+    """
+    found: dict[tuple[Hashable, Hashable], int] = {}
+    if not np.isnan([known[name] for name in AP_PROTOCOLS]).any():
+        largest, smallest = max(AP_PROTOCOLS, key=known.__getitem__), min(AP_PROTOCOLS, key=known.__getitem__)
+        found[largest, smallest] = CLAIMS * (len(AP_PROTOCOLS) * (len(AP_PROTOCOLS) - 1) // 2)
+    if not np.isnan([known[kind] for kind in ERROR_TYPES]).any():
+        first = max(ERROR_TYPES, key=known.__getitem__)
+        found |= {(first, kind): CLAIMS for kind in ERROR_TYPES if kind != first}  # a claim needs all of them
     return found
 
 
-def _of_errors(
-    canvas: Sequence[Overlaps], errors: Sequence[Errors]
-) -> tuple[dict[ErrorType, Interval], dict[ErrorType, Interval]]:
-    """Return what fixing each kind of error adds, and by how much the first is ahead of the others."""
-    base = ResampledAP(canvas, thresholds=(FOUND_IOU,))
-    fixed = {
-        kind: ResampledAP(
-            [fix_errors(image, own, kind) for image, own in zip(canvas, errors, strict=True)], thresholds=(FOUND_IOU,)
-        )
-        for kind in ERROR_TYPES
-    }
+class _ErrorGains:
+    """What fixing each kind of error adds to AP50."""
 
-    def gains(weights: Float64[np.ndarray, "R I"]) -> Float64[np.ndarray, "R kinds"]:
-        now = base.by_class(weights)
+    def __init__(self, canvas: Sequence[Overlaps], errors: Sequence[Errors]) -> None:
+        self._base = ResampledAP(canvas, thresholds=(FOUND_IOU,))
+        self._fixed = [
+            ResampledAP(
+                [fix_errors(image, own, kind) for image, own in zip(canvas, errors, strict=True)],
+                thresholds=(FOUND_IOU,),
+            )
+            for kind in ERROR_TYPES
+        ]
+
+    def __call__(self, weights: Float64[np.ndarray, "R I"]) -> Float64[np.ndarray, "R kinds"]:
+        now = self._base.by_class(weights)
         ap50 = mean_known(now)
-        return np.stack([_gain(one, base, weights, now, ap50) for one in fixed.values()], axis=1)
-
-    found = dict(zip(ERROR_TYPES, intervals_of(gains, len(canvas)), strict=True))
-    values = [found[kind].mean for kind in ERROR_TYPES]
-    if np.isnan(values).any():
-        return found, {}
-    first = int(np.argmax(values))
-    others = [kind for kind in range(len(ERROR_TYPES)) if kind != first]
-
-    def ahead(weights: Float64[np.ndarray, "R I"]) -> Float64[np.ndarray, "R others"]:
-        every = gains(weights)
-        return every[:, [first]] - every[:, others]
-
-    behind = intervals_of(ahead, len(canvas), comparisons=CLAIMS)  # a claim needs all of them
-    return found, {ERROR_TYPES[kind]: one for kind, one in zip(others, behind, strict=True)}
+        return np.stack([_gain(one, self._base, weights, now, ap50) for one in self._fixed], axis=1)
 
 
 def _gain(
@@ -205,12 +218,3 @@ def _images_with(scored: ResampledAP, canvas: Sequence[Overlaps]) -> dict[int, i
         int(class_id): sum(bool((image.true_classes[~image.crowd] == class_id).any()) for image in canvas)
         for class_id in scored.classes
     }
-
-
-def _of_classes(scored: ResampledAP, class_images: Mapping[int, int], n_images: int) -> dict[int, Interval]:
-    """AP of the classes that are in enough images."""
-    enough = [column for column, count in enumerate(class_images.values()) if not too_few(count)]
-    if not enough:
-        return {}
-    found = intervals_of(lambda weights: scored.by_class(weights)[:, enough], n_images, comparisons=len(enough))
-    return {int(scored.classes[column]): one for column, one in zip(enough, found, strict=True)}
