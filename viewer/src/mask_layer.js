@@ -173,15 +173,12 @@ export class MaskLayer {
       const at = this.bordered(r, columns[0]);
       for (let j = 0; j < width; j++) {
         const i = at + j;
-        const [here, left, right, above, below] = [
-          marks[i],
-          marks[i - linePx],
-          marks[i + linePx],
-          marks[i - line],
-          marks[i + line],
-        ];
-        if (here & INSIDE) colours[to + j] = left & right & above & below & INSIDE ? full : INNER;
-        else if ((left | right | above | below) & INSIDE) colours[to + j] = OUTER;
+        const here = marks[i];
+        if (here & INSIDE)
+          colours[to + j] =
+            marks[i - linePx] & marks[i + linePx] & marks[i - line] & marks[i + line] & INSIDE ? full : INNER;
+        else if ((marks[i - linePx] | marks[i + linePx] | marks[i - line] | marks[i + line]) & INSIDE)
+          colours[to + j] = OUTER;
         else if (here) colours[to + j] = LOST[((r + columns[0] + j) / HATCH_PX) & 1];
         else colours[to + j] = shade;
       }
