@@ -240,7 +240,7 @@ export function cellsAround(letterbox, box, margin, leastCells, thinnest = 0) {
   return { rows, columns };
 }
 
-/** Width by height of a part of the grid, as it is on the image. @param {Letterbox} letterbox @param {{ rows: Pair, columns: Pair }} window */
+/** Width by height of a part of the grid, on the image. @param {Letterbox} letterbox @param {{ rows: Pair, columns: Pair }} window */
 export function aspectOf({ grid_hw, canvas_hw, image_hw, content_hw }, { rows, columns }) {
   const [height, width] = [rows, columns].map(
     ([first, stop], axis) => (((stop - first) / grid_hw[axis]) * canvas_hw[axis] * image_hw[axis]) / content_hw[axis],

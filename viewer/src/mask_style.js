@@ -55,7 +55,7 @@ export function greysAround(grey, mask, width) {
 }
 
 /**
- * A colour for each mask, large boxes first: by its contrast as it is painted against what surrounds it. Colours that
+ * A colour for each mask, large boxes first: by the contrast of its blend against what surrounds it. Colours that
  * are used already count less, those of overlapping boxes least.
  * @param {(Greys | null)[]} greys
  * @param {ArrayLike<number>[]} boxes x1 y1 x2 y2

@@ -161,7 +161,7 @@ export class Pair {
     this.seen = this.viewers.map((viewer) => viewer?.state.coefficients().slice() ?? new Float32Array(0));
   }
 
-  /** The same change on the other side: of what is zero to zero, of what is as at first as at first. @param {number} from @param {boolean} ended */
+  /** The same change on the other side: zero where it is zero, original where it is original. @param {number} from @param {boolean} ended */
   edit(from, ended) {
     const [own, other] = [this.viewers[from]?.state, this.other(from)?.state];
     if (!own || !other || own.selected < 0 || other.selected < 0) return;
@@ -184,7 +184,7 @@ export class Pair {
     if (changed.length) other.look(Object.fromEntries(changed.map((name) => [name, own[name]])));
   }
 
-  /** The instance of the other model that lies at the same place. @param {number} from */
+  /** The instance of the other model at the same position. @param {number} from */
   select(from) {
     const [own, other] = [this.viewers[from], this.other(from)];
     if (!own || !other || own.state.selected < 0) return;
@@ -194,7 +194,7 @@ export class Pair {
     if (overlaps[best] > 0) other.state.select(best);
   }
 
-  /** The same pixel of one image; of two, that at the same place in the box. @param {number} from */
+  /** The same pixel of one image; of two, that at the same position in the box. @param {number} from */
   point(from) {
     const [own, other] = [this.viewers[from], this.other(from)];
     if (!own || !other) return;
