@@ -48,7 +48,7 @@ def page_of_scene(width: int, height: int) -> Iterator[Page]:
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
         file = write_page(Path(scratch) / "page.html", [(image, prediction)])
         chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = chromium.new_page(viewport={"width": width, "height": height})
+        page = chromium.new_page(viewport={"width": width, "height": height}, reduced_motion="reduce")
         page.goto(f"{file.as_uri()}#i={largest}")
         page.locator(".stage").wait_for()
         page.get_by_role("button", name="No, thanks").click()
@@ -105,7 +105,8 @@ def gallery(target: Path) -> None:
 
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
         data = write_dataset(Path(scratch) / "scenes", 24, seed=SERVED_SEED, validation_share=1.0)
-        command = [sys.executable, "-m", "maskprism.cli", "serve", data.parent, "--data", data, "--port", "0"]
+        command = [sys.executable, "-m", "maskprism.cli", "serve", data.parent, "--model", "sample"]
+        command += ["--data", data, "--port", "0"]
         with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout is not None
@@ -146,7 +147,7 @@ def atlas(target: Path) -> None:
         page = chromium.new_page(viewport={"width": 1280, "height": 860})
         page.goto((folder / MAP).as_uri())
         page.wait_for_selector("[data-ready]")
-        area = page.locator("canvas").bounding_box()
+        area = page.locator(".stage > canvas").bounding_box()
         assert area
         page.get_by_role("button", name="Lasso").click()
         corners = [(0.08, 0.1), (0.3, 0.05), (0.42, 0.25), (0.36, 0.5), (0.12, 0.5), (0.08, 0.1)]

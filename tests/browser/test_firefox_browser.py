@@ -23,7 +23,7 @@ from helpers.pages import start, stop
 from maskprism import Decomposition, Edit
 from maskprism.analysis.atlas.points import Points
 from maskprism.datasets.scenes import draw_scene, write_dataset
-from maskprism.viewer.page import write_page
+from maskprism.viewer.page import write_page, write_pair
 from maskprism.viewer.payload import as_shown
 
 NAMES = ("firefox-esr", "firefox")
@@ -137,7 +137,8 @@ MASK = """
   const colour = [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16));
   let text = "";
   for (let i = 0; i < data.length; i += 4)
-    text += data[i + 3] && [0, 1, 2].every(c => Math.abs(data[i + c] - colour[c]) < 12) ? "1" : "0";
+    text += data[i + 3] && [colour, data[i + 3] === 255 ? [20, 20, 20] : colour].some(
+      (one) => one.every((value, c) => Math.abs(data[i + c] - value) < 12)) ? "1" : "0";
   return [canvas.height, canvas.width, text];
 """
 
@@ -153,10 +154,22 @@ def test_masks_are_pythons_before_and_after_an_edit(page: Firefox) -> None:
     for prediction in (shown, Edit(drop=[strongest], instances=[0]).apply(shown)):
         decided = np.abs(prediction[0].logits("canvas")) > NEAR
         assert np.array_equal(mask_of(page)[decided], prediction[0].mask("canvas")[decided])
-        page.run("document.querySelector('.tries button').click();")
+        page.run("document.querySelector('.tools button').click();")
     page.run("document.querySelector('[aria-label=Undo]').click();")
     page.run("document.querySelector('[aria-label=Undo]').click();")
     assert page.run("return document.querySelectorAll('.card.edited').length;") == 0
+
+
+def test_little_is_folded_and_one_row_of_controls_is_above_the_cards(page: Firefox) -> None:
+    folded = page.run("return document.querySelectorAll('.card.folded').length;")
+    assert folded > 0
+    assert page.run("return document.querySelector('.more').textContent;").startswith(f"{folded} more contribute")
+    middles = page.run(
+        "return [...document.querySelectorAll('.tools :is(button, select, input)')].map(one => {"
+        " const box = one.getBoundingClientRect(); return box.top + box.height / 2; });"
+    )
+    assert max(middles) - min(middles) <= 2
+    assert page.run("return document.querySelector('.lead').textContent;").startswith("This mask = 32 shared maps")
 
 
 def test_the_first_screen_is_the_same(page: Firefox) -> None:
@@ -306,3 +319,18 @@ def test_the_map_selects_what_is_shown(firefox: Firefox, results: Path) -> None:
 
 def test_none_of_them_complained(firefox: Firefox) -> None:
     assert [text for text in firefox.complaints if "WebGL" not in text] == []  # of drivers without a GPU
+
+
+def test_two_models_are_linked(firefox: Firefox, tmp_path: Path) -> None:
+    image = draw_scene(SEED).image
+    found = maskprism.load("sample").predict(image)
+    path = write_pair(tmp_path / "pair.html", image, {"a": found, "b": found})
+    firefox.open(path.as_uri())
+    firefox.until("document.querySelectorAll('.differences li').length === 32")
+    firefox.run(
+        "const slider = document.querySelector('.side .slider');"
+        " slider.dispatchEvent(new KeyboardEvent('keydown', { key: 'Delete', bubbles: true }));"
+    )
+    dropped = "return [...document.querySelectorAll('.side')].map(one => one.querySelectorAll('.card.dropped').length);"
+    assert firefox.run(dropped) == [1, 1]
+    assert firefox.complaints == []

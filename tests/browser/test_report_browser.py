@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import maskprism
+from helpers.pages import slider
 from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose
 from maskprism.analysis.dataset.findings import findings_of
 from maskprism.datasets import open_dataset
@@ -149,7 +150,7 @@ def test_a_worst_mask_opens_in_the_viewer(offline: Context, diagnosed: tuple[Dia
             )
         )
         assert float(fields["IoU with ground truth"]) == pytest.approx(row.iou, abs=0.06)  # there on the canvas
-        dialog.get_by_label("Coefficient of prototype 3", exact=True).press("Delete")
+        slider(page, 3).press("Delete")
         assert dialog.locator('.card[data-k="3"]').evaluate("card => card.classList.contains('dropped')")
         page.keyboard.press("Escape")
         assert page.get_by_role("dialog").count() == 0

@@ -123,7 +123,7 @@ def test_filters_show_what_python_says(address: str, open_page: Open, truth: dic
     page = open_page(address)
     shows(page, ["val/broken.png", *truth])
     assert page.locator("#count").inner_text() == f"{SCENES + 1} images"
-    assert page.locator("#progress-text").inner_text() == "1 broken"
+    assert page.locator("#progress-text").inner_text() == "1 unreadable"
 
     page.get_by_role("button", name="star").click()
     stars = [name for name, (prediction, _) in truth.items() if 2 in prediction.classes]
@@ -264,7 +264,7 @@ def test_instances_that_lose_most_in_a_part_come_first(
         for row in budgets(prediction, labelled[name], matches=matches)
     ]
     most, name = max(found)
-    page.locator(".tile .facts").first.get_by_text(f"{name} · loses {most:.2f}").wait_for()
+    page.locator(".tile .facts").first.get_by_text(f"{name} · −{most:.2f} IoU:").wait_for()
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])
@@ -313,7 +313,7 @@ def test_false_positives_are_a_kind_of_their_own(
         assert tiles.count() >= 1
         for facts in tiles.locator(".facts").all_inner_texts():
             assert "· false positive" in facts
-        assert "false" in tiles.first.locator(".badge.false").inner_text()
+        assert tiles.first.locator(".badge.false").inner_text().endswith(" FP")
         index = int(re.findall(r"^\w+ (\d+) ·", tiles.first.locator(".facts").inner_text())[0])
         tiles.first.click()
         page.locator(".maskprism").get_by_text(f"instance {index},").wait_for()
@@ -371,18 +371,18 @@ def test_a_card_per_instance_and_instances_side_by_side(address: str, open_page:
     page.get_by_role("button", name="Compare 2 instances").click()
     for place, text in enumerate(chosen):
         name, index = text.rsplit(" ", 1)
-        one = page.locator(".compared").nth(place)
+        one = page.locator(".side").nth(place)
         one.get_by_text(f"instance {index},").wait_for()
         assert one.locator(".heading .name").inner_text() == name
-    left, right = (page.locator(".compared").nth(i).bounding_box() for i in (0, 1))
+    left, right = (page.locator(".side").nth(i).bounding_box() for i in (0, 1))
     assert left
     assert right
     assert left["x"] + left["width"] <= right["x"] + 1
     page.reload()  # the address holds the comparison
-    page.locator(".compared .stage").nth(1).wait_for()
+    page.locator(".side .stage").nth(1).wait_for()
     page.get_by_role("link", name="Gallery").click()
     page.locator("#gallery").wait_for()
-    assert page.locator(".compared").count() == 0
+    assert page.locator(".side").count() == 0
     page.locator(".tile").nth(1).click()
     page.locator(".maskprism .stage").wait_for()
     assert page.locator("#image .place").inner_text() == f"2 of {stars}"
@@ -506,7 +506,7 @@ def test_the_map_of_the_gallery_opens_instances(address: str, open_page: Open, t
     page.wait_for_selector("#maskprism-atlas[data-ready]")
     total = sum(len(prediction) for prediction, _ in truth.values())
     page.get_by_text(f"{total} instances", exact=True).wait_for()
-    page.get_by_role("button", name="Select visible points").click()
+    page.get_by_role("button", name="Select visible").click()
     one = page.locator(".selection li button").first
     one.locator("img").evaluate("(image) => image.decode()")  # the crop comes
     name, _, index = one.locator(".name").inner_text().partition(" #")

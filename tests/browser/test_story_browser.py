@@ -13,11 +13,13 @@ import pytest
 
 import maskprism
 from helpers.pages import pixels, settle, until
-from maskprism import Decomposition, Edit, Prediction
+from maskprism import Decomposition, Edit, Letterbox, Prediction
 from maskprism.analysis.instance.prototype_roles import roles
 from maskprism.analysis.truth.matching import match_masks
+from maskprism.core.masks import ULTRALYTICS
 from maskprism.datasets import GroundTruth
 from maskprism.datasets.scenes import draw_scene
+from maskprism.drawing.mask_style import instance_colours
 from maskprism.drawing.palette import lookup_table
 from maskprism.viewer.page import Page as PageFile
 from maskprism.viewer.page import write_page
@@ -117,7 +119,7 @@ def test_the_equation_is_pythons_before_and_after_edits(page: Page, shown: Predi
         slider.press("Shift+ArrowLeft")  # sums are moved, not made anew
     value = slider.evaluate("one => one.valueAsNumber")
     assert_equation(page, Edit(set={k: value}, instances=[0]).apply(shown), shown)
-    page.get_by_role("button", name="Keep 5").click()
+    page.get_by_role("button", name="Keep top-5 prototypes").click()
     kept = Decomposition(shown[0]).order()[:5]
     assert_equation(page, Edit(keep=kept, instances=[0]).apply(shown), shown)
 
@@ -145,9 +147,9 @@ def test_the_mask_panel_shows_the_mask(page: Page) -> None:
     assert (np.abs(before.astype(int) - after).sum(axis=2) > 30).mean() > 0.1
 
 
-def test_three_things_to_try(page: Page, shown: Prediction) -> None:
+def test_prototypes_are_ablated_and_coefficients_taken_over(page: Page, shown: Prediction) -> None:
     order = Decomposition(shown[0]).order()
-    drop = page.get_by_role("button", name="Drop the strongest")
+    drop = page.get_by_role("button", name="Ablate strongest")
     values = lambda: np.array(  # noqa: E731
         [
             value
@@ -162,14 +164,8 @@ def test_three_things_to_try(page: Page, shown: Prediction) -> None:
     drop.click()
     drop.click()
     assert np.array_equal(values(), Edit(drop=order[:2], instances=[0]).apply(shown)[0].coefficients)
-    swap = page.get_by_role("button", name="Swap with")
-    other = int(re.findall(r"\d+$", swap.inner_text())[0])
-    centres = (shown.boxes[:, :2] + shown.boxes[:, 2:]) / 2
-    far = np.hypot(*(centres - centres[0]).T)
-    far[0] = np.inf
-    assert other == int(far.argmin())
-    swap.click()
-    assert np.array_equal(values(), shown[other].coefficients)
+    page.get_by_label("Use coefficients of another instance").select_option("1")
+    assert np.array_equal(values(), shown[1].coefficients)
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -182,7 +178,7 @@ def test_prototypes_have_the_roles_that_python_gives_them(page: Page, shown: Pre
     says = page.locator(".says").inner_text()
     assert says.startswith(f"{shown[0].name}: {expected.count('builds')} prototype")
     strongest = max((k for k, role in enumerate(expected) if role == "builds"), key=lambda k: roles(shown[0]).inside[k])
-    assert re.search(rf"build\w* it \((above all )?{strongest}\b", says)
+    assert re.search(rf"raise\w* its inside \((above all )?{strongest}\b", says)
 
 
 def test_kinds_say_what_correlates(page: Page, shown: Prediction) -> None:
@@ -227,12 +223,12 @@ def test_rows_cards_and_the_image_point_at_each_other(page: Page) -> None:
     assert page.locator(".top-for, .top-against").count() == 3
 
 
-def test_both_scales_are_always_in_view(page: Page) -> None:
-    for scrolled in (0, 400, 100_000):
-        page.evaluate("to => scrollTo(0, to)", scrolled)
-        box = page.locator(".legend").bounding_box()
-        assert box
-        assert 0 <= box["y"] <= 900 - box["height"] + 1
+def test_the_scale_is_that_of_the_thumbnails(page: Page) -> None:
+    scale = page.locator(".legend")
+    assert scale.count() == 1
+    assert "each on its own scale" in (scale.get_attribute("aria-label") or "")
+    page.get_by_label("Show").select_option("term")
+    assert "red is positive" in (scale.get_attribute("aria-label") or "")
 
 
 # --- the stage ------------------------------------------------------------------------------------
@@ -367,18 +363,14 @@ def test_the_iou_stays_in_view_while_something_moves(page: Page, shown: Predicti
     assert text == f"IoU {measures[0]} · with ground truth {measures[1]}"
 
 
-def test_colours_stand_out_from_the_image(offline: Context, tmp_path: Path) -> None:
-    """An image in the colours of the palette's first: the instances get others."""
+def test_colours_are_those_of_all_pictures(offline: Context, tmp_path: Path) -> None:
     scene = draw_scene(SEED)
     prediction = maskprism.load("sample").predict(scene.image)
-    tinted = np.empty_like(scene.image)
-    tinted[:] = (0, 159, 230)  # BGR of the first colour
-    page = opened(offline(), write_page(tmp_path / "tinted.html", [(tinted, prediction)]))
+    page = opened(offline(), write_page(tmp_path / "colours.html", [(scene.image, prediction)]))
     colours = page.locator(".instances .swatch").evaluate_all(
         "all => all.map(one => one.style.getPropertyValue('--colour'))"
     )
-    assert len(colours) == len(prediction)
-    assert "#e69f00" not in colours
+    assert colours == [f"#{bytes(colour).hex()}" for colour in instance_colours(scene.image, prediction)]
     assert len(set(colours)) >= min(4, len(colours))
 
 
@@ -406,13 +398,98 @@ def test_the_page_opens_on_the_instance_that_says_most(offline: Context, file: P
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_first_screen_holds_the_story(offline: Context, file: Path, scheme: str) -> None:
     page = opened(offline(viewport={"width": 1280, "height": 800}, color_scheme=scheme), file)
-    for part in (".stage", ".equation", ".says", ".tries", ".waterfall", ".instances", ".legend"):
+    for part in (".stage", ".equation", ".says", ".tools", ".waterfall", ".instances", ".legend"):
         box = page.locator(part).bounding_box()
         assert box, part
         assert box["y"] >= 0, part
         assert box["y"] + box["height"] <= 801, part
     sliders = [page.locator(".card .slider").nth(i).bounding_box() for i in range(4)]
     assert all(box and box["y"] + box["height"] < 770 for box in sliders)
+
+
+def test_one_row_of_controls_and_one_sentence_come_before_the_prototypes(offline: Context, file: Path) -> None:
+    page = opened(offline(viewport={"width": 1280, "height": 800}), file)
+    assert page.locator(".lead").inner_text() == "This mask = 32 shared maps × 32 weights. Drag one weight."
+    middles = page.locator(".tools :is(button, select, input)").evaluate_all(
+        "all => all.map((one) => { const box = one.getBoundingClientRect(); return box.top + box.height / 2; })"
+    )
+    assert len(middles) > 6
+    assert max(middles) - min(middles) <= 2
+    names = page.get_by_role("button").all_inner_texts()
+    assert sum(name.startswith("Keep top") for name in names) == 1
+    assert sum(name.startswith("Reset") for name in names) == 1
+    assert page.locator(".mix :is(button, select, input):not(.card *, .more)").count() == 0
+
+
+def test_the_first_slider_draws_attention_once(offline: Context, file: Path) -> None:
+    for motion, animated in (("no-preference", "nudge"), ("reduce", "none")):
+        page = opened(offline(reduced_motion=motion), file)
+        assert page.locator(".nudged").count() == 1
+        name = "one => getComputedStyle(one).animationName"
+        assert page.locator(".nudged .track").evaluate(name) == animated
+        assert page.locator(".card").first.evaluate("one => one.classList.contains('nudged')")
+        if motion == "no-preference":
+            until(page, lambda page=page: page.locator(".nudged").count() == 0)
+
+
+def test_prototypes_that_contribute_little_are_folded(offline: Context, file: Path, shown: Prediction) -> None:
+    page = opened(offline(), file, "#i=0")
+    little = [k for k, role in enumerate(roles(shown[0]).role) if role == "negligible"]
+    assert little
+    hidden = (
+        "all => all.filter((one) => !one.checkVisibility()).map((one) => Number(one.dataset.k)).sort((a, b) => a - b)"
+    )
+    assert page.locator(".card").evaluate_all(hidden) == little
+    more = page.locator(".more")
+    assert more.inner_text().startswith(f"{len(little)} more contribute")
+    more.click()
+    assert page.locator(".card").evaluate_all(hidden) == []
+    until(page, lambda: "all=on" in page.url)
+    page.reload()
+    page.locator(".card").first.wait_for()
+    assert page.locator(".card").evaluate_all(hidden) == []
+    slider = page.get_by_label(f"Coefficient of prototype {little[0]}", exact=True)
+    slider.press("Home")
+    page.locator(".more").click()
+    assert page.locator(".card").evaluate_all(hidden) == little[1:]  # what is edited stays in sight
+
+
+def test_cards_show_what_surrounds_the_box_or_the_whole_image(offline: Context, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    prediction = Prediction(
+        canvas_boxes=np.array([[40, 150, 60, 170]], np.float32),
+        scores=np.array([0.9], np.float32),
+        classes=np.array([0]),
+        coefficients=rng.normal(0, 1, (1, 8)).astype(np.float32),
+        prototypes=rng.normal(0, 1, (8, 80, 80)).astype(np.float32),
+        letterbox=Letterbox.fit((300, 4000), (320, 320)),
+        rule=ULTRALYTICS,
+    )
+    image = np.full((300, 4000, 3), 90, np.uint8)
+    page = opened(offline(), write_page(tmp_path / "panorama.html", [(image, prediction)]), "")
+    thumb = page.locator(".card .thumb canvas").first
+    near = thumb.bounding_box()
+    assert near
+    assert near["height"] > 40
+    page.get_by_role("button", name="Whole image", exact=True).click()
+    settle(page)
+    whole = thumb.bounding_box()
+    assert whole
+    assert whole["height"] < 12
+    assert whole["width"] == near["width"]
+    until(page, lambda: "whole=on" in page.url)
+
+
+def test_values_lie_under_no_button(offline: Context, file: Path) -> None:
+    for options in ({}, {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}):
+        page = opened(offline(**options), file)
+        overlaps = page.locator(".card:not(.folded)").evaluate_all(
+            """cards => cards.filter((card) => {
+              const [a, b] = [".value", ".drop"].map((one) => card.querySelector(one).getBoundingClientRect());
+              return a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+            }).length"""
+        )
+        assert overlaps == 0
 
 
 def test_the_order_on_a_phone(offline: Context, file: Path) -> None:

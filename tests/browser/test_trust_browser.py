@@ -77,7 +77,7 @@ def test_the_address_says_which_image_is_open_and_back_returns_to_it(offline: Co
 
 def test_edited_images_are_marked_and_all_are_reset_at_once(offline: Context, file: Path) -> None:
     page = opened(offline(), file)
-    reset = page.get_by_role("button", name="Reset all")
+    reset = page.locator(".reset-all")
     assert reset.get_attribute("aria-disabled") == "true"
     before = coefficients(page)
     slider(page, 0).press("Delete")
@@ -106,7 +106,7 @@ def test_undo_keeps_the_focus_and_one_region_says_what_an_edit_did(offline: Cont
     slider(page, 0).press("Delete")
     iou = page.locator(".measures dd").first
     until(page, lambda: iou.inner_text() in page.get_by_role("status").inner_text())
-    assert page.get_by_role("status").inner_text().startswith("IoU with original 0.")
+    assert page.get_by_role("status").inner_text().startswith("IoU vs. unedited mask 0.")
     undo = page.get_by_role("button", name="Undo")
     undo.focus()
     page.keyboard.press("Enter")

@@ -32,7 +32,7 @@ from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.sources import open_sources
 from maskprism.reports.explanation import explain_images
-from maskprism.viewer.page import Page, write_page
+from maskprism.viewer.page import Page, write_page, write_pair
 from maskprism.viewer.payload import MAGIC, as_shown, viewer_scene
 
 HOSTILE = '</script><img src=x onerror="window.hacked = 1"> & \u2028 <!-- \udce9'
@@ -323,6 +323,22 @@ def test_the_command_without_anything_to_show(scenes: Path, tmp_path: Path) -> N
     result = run(scenes / "images", "--out", ".", cwd=tmp_path)
     assert result.returncode == 1
     assert "is a folder; expected the name of a file" in result.stderr
+
+
+def test_two_models_are_shown_on_one_image(scenes: Path, tmp_path: Path) -> None:
+    image = sorted((scenes / "images").rglob("*.png"))[0]
+    result = run(image, "--model", "sample", "--against", "sample", "--out", "pair.html", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "1 image in pair.html" in result.stdout
+    index = json.loads(Elements((tmp_path / "pair.html").read_text()).of("script")[0][1])
+    assert len(index["scenes"]) == 2
+    assert len(index["pair"]) == 2
+    result = run(scenes / "images", "--model", "sample", "--against", "sample", "--out", "two.html", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "compares two models on one image; 2 came" in result.stderr
+    prediction = maskprism.load("sample").predict(image)
+    with pytest.raises(InputError, match="a pair has two predictions; 1 came"):
+        write_pair(tmp_path / "p.html", image, {"a": prediction})
 
 
 def test_the_command_without_detections_still_shows_prototypes(scenes: Path, tmp_path: Path) -> None:

@@ -236,6 +236,8 @@ export class App {
       for (const name of [...this.saved.keys()]) if (/^(\d+\.)?e\d+$/.test(name)) this.saved.delete(name);
       for (const state of this.states.values()) state.resetAll();
     }
+    if (this.reset.matches(":focus"))
+      /** @type {HTMLElement | null} */ (this.history.querySelector("button:nth-last-child(2)"))?.focus();
     this.showEdited();
     this.viewer?.say("All edits are taken back; undo brings those of an image back.");
   }

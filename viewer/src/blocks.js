@@ -42,7 +42,7 @@ export class Blocks {
    * both are set.
    * @param {Float32Array} grid
    * @param {Uint8Array} marks
-   * @param {number} stride Of marks, which have a border of one pixel.
+   * @param {number} stride Of marks, which have a border, as wide on all sides.
    * @returns {{ area: number, both: number }}
    */
   decide(grid, marks, stride) {
@@ -96,8 +96,9 @@ export class Blocks {
    */
   uniform(b, kind, rows, columns, marks, stride) {
     let shared = 0;
+    const border = (stride - this.frame.width) / 2;
     for (let r = rows[0]; r < rows[1]; r++) {
-      for (let at = (r + 1) * stride + columns[0] + 1, end = at + columns[1] - columns[0]; at < end; at++) {
+      for (let at = (r + border) * stride + columns[0] + border, end = at + columns[1] - columns[0]; at < end; at++) {
         const was = marks[at] & 2;
         marks[at] = was | kind;
         shared += was >> 1;
@@ -135,9 +136,10 @@ export class Blocks {
     let [area, both, changed] = [0, 0, 0];
     const { threshold } = rule;
     const two = rowTaps.count === 2;
+    const border = (stride - frame.width) / 2;
     for (let r = rows[0]; r < rows[1]; r++) {
       const weight = r * rowTaps.count;
-      const at = (r + 1) * stride + columns[0] + 1;
+      const at = (r + border) * stride + columns[0] + border;
       if (two) {
         const [a, c] = [rowTaps.weights[weight], rowTaps.weights[weight + 1]];
         for (let j = 0; j < width; j++) line[j] = a * wide[j] + c * wide[width + j];

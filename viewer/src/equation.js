@@ -1,8 +1,7 @@
-// The equation, live: what speaks for the mask + what speaks against it = the logits -> the mask, around the chosen
-// instance.
+// The equation, live: positive evidence + negative evidence = mask logits -> mask, around the chosen instance.
 
 import { h, oncePerFrame, signed, style } from "./dom.js";
-import { fromCanvas, sizeOf } from "./geometry.js";
+import { aspectOf, cellsAround, sizeOf } from "./geometry.js";
 import { descending, side, sizesSum } from "./masks.js";
 import { limitOf, paint } from "./palette.js";
 import { rolesOf } from "./roles.js";
@@ -18,8 +17,8 @@ const DRIFT = 500;
 const PANELS = /** @type {const} */ ([
   ["positive", "positive evidence", ""],
   ["negative", "negative evidence", "+"],
-  ["logits", "their sum: the logits", "="],
-  ["mask", "above 0: the mask", "→"],
+  ["logits", "mask logits (sum)", "="],
+  ["mask", "mask = logit > 0", "→"],
 ]);
 
 export class Equation {
@@ -77,22 +76,7 @@ export class Equation {
     this.weights = null;
     this.element.hidden = selected < 0;
     if (selected < 0) return;
-    const { letterbox } = scene;
-    const box = scene.instances[selected].canvas_box;
-    const [rows, columns] = [0, 1].map((axis) => {
-      const scale = letterbox.grid_hw[axis] / letterbox.canvas_hw[axis];
-      const least = Math.floor(letterbox.offset_yx[axis] * scale);
-      const most = Math.min(
-        Math.ceil((letterbox.offset_yx[axis] + letterbox.content_hw[axis]) * scale),
-        letterbox.grid_hw[axis],
-      );
-      const [from, to] = [box[1 - axis], box[3 - axis]].map((value) => fromCanvas(letterbox, "grid", axis, value));
-      const reach = Math.max((to - from) * (0.5 + MARGIN), LEAST_CELLS / 2);
-      const middle = (from + to) / 2;
-      const first = Math.min(Math.max(Math.floor(middle - reach), least), most - 1);
-      return /** @type {[number, number]} */ ([first, Math.max(Math.min(Math.ceil(middle + reach), most), first + 1)]);
-    });
-    this.window = { rows, columns };
+    this.window = cellsAround(scene.letterbox, scene.instances[selected].canvas_box, MARGIN, LEAST_CELLS);
     const original = scene.weights(selected, state.original[selected]);
     const sums = new Float32Array(scene.prototypes.cells);
     this.limit = 0;
@@ -100,15 +84,9 @@ export class Equation {
       side(original, scene.prototypes, sign, sums);
       this.limit = Math.max(this.limit, limitOf(this.cut(sums)));
     }
-    const [height, width] = [0, 1].map(
-      (axis) =>
-        ((this.window[axis ? "columns" : "rows"][1] - this.window[axis ? "columns" : "rows"][0]) /
-          letterbox.grid_hw[axis]) *
-        letterbox.canvas_hw[axis] *
-        (letterbox.image_hw[axis] / letterbox.content_hw[axis]),
-    );
-    for (const { canvas } of this.panels) style(canvas, { "aspect-ratio": `${width} / ${height}` });
-    style(this.element, { "--aspect": String(width / height) });
+    const aspect = String(aspectOf(scene.letterbox, this.window));
+    for (const { canvas } of this.panels) style(canvas, { "aspect-ratio": aspect });
+    style(this.element, { "--aspect": aspect });
   }
 
   /** The shown part of a map of the grid. @param {Float32Array} map */
@@ -174,7 +152,7 @@ export class Equation {
 
   /** The same part of the image, with the mask as the stage has it. */
   paintMask() {
-    const { scene, state, image, mask, frame } = this.stage;
+    const { scene, state, image, grey, mask, frame } = this.stage;
     const canvas = this.panels[3].canvas;
     if (state.selected < 0 || this.element.hidden) return;
     const { letterbox } = scene;
@@ -196,9 +174,11 @@ export class Equation {
     if (!context) return;
     for (const [layer, [rows, columns]] of /** @type {[HTMLCanvasElement, number[][]][]} */ ([
       [image, onImage],
+      [grey, onImage],
       [mask.canvas, onFrame],
     ])) {
-      if (layer === mask.canvas && state.view !== "mask") continue;
+      if (layer !== image && state.view !== "mask") continue;
+      context.globalAlpha = layer === grey ? Number(grey.style.opacity) : 1;
       context.drawImage(
         layer,
         columns[0],
@@ -227,7 +207,7 @@ export class Equation {
     this.panels.forEach(({ value }, i) => (value.textContent = texts[i]));
     this.element.setAttribute(
       "aria-label",
-      `At the examined pixel: ${texts[0]} for the mask, ${texts[1]} against it, ${texts[2]} together, ${texts[3]}.`,
+      `At the examined pixel: positive evidence ${texts[0]}, negative evidence ${texts[1]}, logit ${texts[2]}, ${texts[3]}.`,
     );
   }
 
@@ -251,24 +231,24 @@ export class Equation {
       return `${found.length} ${found.length === 1 ? one : many} (${found.length > 2 ? "above all " : ""}${strongest})`;
     };
     const parts = [
-      led("builds", inside, "prototype builds it", "prototypes build it"),
+      led("builds", inside, "prototype raises its inside", "prototypes raise its inside"),
       led(
         "carves",
         ring.map((value) => -value),
-        "carves away what lies around it",
-        "carve away what lies around it",
+        "lowers the background",
+        "lower the background",
       ),
       led("sharpens", edge, "sharpens its edge", "sharpen its edge"),
       led(
         "opposes",
         inside.map((value, k) => Math.max(-value, ring[k], -edge[k])),
-        "opposes it",
-        "oppose it",
+        "hurts it",
+        "hurt it",
       ),
     ].filter(Boolean);
     const text = parts.length
       ? `${parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}` : parts[0]}.`
-      : "no prototype does anything for it.";
+      : "no prototype contributes to it.";
     return [h("b", {}, name), ": ", text];
   }
 

@@ -214,3 +214,36 @@ export function cellInImage({ grid_hw, canvas_hw, offset_yx, image_hw, content_h
   };
   return { x: at(cell % grid_hw[1], 1), y: at(Math.floor(cell / grid_hw[1]), 0) };
 }
+
+/**
+ * The cells of the grid around a box, within the image, as [first, stop] of rows and columns.
+ * @param {Letterbox} letterbox
+ * @param {ArrayLike<number>} box In the canvas.
+ * @param {number} margin Share of the sides of the box.
+ * @param {number} leastCells
+ * @param {number} thinnest The shorter side is at least this share of the longer one, where the image has room.
+ * @returns {{ rows: Pair, columns: Pair }}
+ */
+export function cellsAround(letterbox, box, margin, leastCells, thinnest = 0) {
+  const cell = [0, 1].map((axis) => letterbox.canvas_hw[axis] / letterbox.grid_hw[axis]);
+  const reach = [0, 1].map((axis) => (box[3 - axis] - box[1 - axis]) * (0.5 + margin));
+  const longest = Math.max(...reach) * thinnest;
+  const [rows, columns] = [0, 1].map((axis) => {
+    const { offset_yx, content_hw, grid_hw } = letterbox;
+    const least = Math.floor(offset_yx[axis] / cell[axis]);
+    const most = Math.min(Math.ceil((offset_yx[axis] + content_hw[axis]) / cell[axis]), grid_hw[axis]);
+    const middle = (box[1 - axis] + box[3 - axis]) / 2 / cell[axis];
+    const half = Math.max(Math.max(reach[axis], longest) / cell[axis], leastCells / 2);
+    const first = Math.min(Math.max(Math.floor(middle - half), least), most - 1);
+    return /** @type {Pair} */ ([first, Math.max(Math.min(Math.ceil(middle + half), most), first + 1)]);
+  });
+  return { rows, columns };
+}
+
+/** Width by height of a part of the grid, on the image. @param {Letterbox} letterbox @param {{ rows: Pair, columns: Pair }} window */
+export function aspectOf({ grid_hw, canvas_hw, image_hw, content_hw }, { rows, columns }) {
+  const [height, width] = [rows, columns].map(
+    ([first, stop], axis) => (((stop - first) / grid_hw[axis]) * canvas_hw[axis] * image_hw[axis]) / content_hw[axis],
+  );
+  return width / height;
+}

@@ -4,6 +4,7 @@
 import { App } from "./app.js";
 import { oncePerFrame } from "./dom.js";
 import { openEmbedded } from "./embedded.js";
+import { Pair } from "./pair.js";
 import { unpack } from "./scene.js";
 
 export { unpack };
@@ -29,6 +30,19 @@ export function mount(el, scenes, options = {}) {
   const sources = packed.map((source) => ({ ...source, open: async () => unpack(await source.open()) }));
   const app = new App(el, sources, { hash: true, ...options });
   return { destroy: () => app.destroy(), ready: app.ready, app };
+}
+
+/**
+ * Shows two packed scenes side by side, with linked sliders.
+ * @param {HTMLElement} el @param {{ name: string, instance?: number, open: () => Promise<ArrayBuffer> }[]} sides
+ * @param {MountOptions} options
+ */
+export function mountPair(el, [a, b], options = {}) {
+  const [first, second] = [a, b].map((side) => ({
+    ...side,
+    source: { title: side.name, open: async () => unpack(await side.open()) },
+  }));
+  return new Pair(el, [first, second], options);
 }
 
 /** @param {{ model: WidgetModel, el: HTMLElement }} context */
@@ -136,13 +150,22 @@ function start() {
   if (report) openEmbedded(report, mount, bufferOf);
   const index = document.getElementById("maskprism-scenes");
   if (!index) return;
-  const { scenes, note, kinds } = JSON.parse(index.textContent ?? "");
+  const { scenes, note, kinds, pair } = JSON.parse(index.textContent ?? "");
   const sources = scenes.map((/** @type {object} */ scene, /** @type {number} */ i) => ({
     ...scene,
     open: () => bufferOf(`maskprism-scene-${i}`),
   }));
   const host = document.getElementById("maskprism");
-  if (host) mount(host, sources, { note, kinds, main: true });
+  if (host && pair) {
+    mountPair(
+      host,
+      sources.slice(0, 2).map((/** @type {PackedSource} */ { title, open }, /** @type {number} */ i) => ({
+        name: pair[i] || title,
+        open,
+      })),
+      { note },
+    );
+  } else if (host) mount(host, sources, { note, kinds, main: true });
 }
 
 if (typeof document !== "undefined") start();

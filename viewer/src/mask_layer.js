@@ -2,6 +2,7 @@
 
 import { Blocks } from "./blocks.js";
 import { h } from "./dom.js";
+import { DIMMED, HATCH_PX, INNER_LINE, OPACITY, OUTER_LINE } from "./mask_style.js";
 import { eachInside, iou } from "./masks.js";
 import { abgr, paint } from "./palette.js";
 
@@ -13,9 +14,12 @@ import { abgr, paint } from "./palette.js";
 const GAP = 400;
 const INSIDE = 1;
 const ORIGINAL = 2;
-const INK = abgr([34, 34, 34], 255);
-const LOST = abgr([255, 255, 255], 80);
-const LOST_EDGE = abgr([255, 255, 255], 230);
+const INNER = abgr(INNER_LINE, 255);
+const OUTER = abgr(OUTER_LINE, 255);
+/** Stripes of pixels that an edit took away. */
+const LOST = [abgr([255, 255, 255], 210), abgr([0, 0, 0], 150)];
+/** One pixel of each line for this number of pixels of a side, so that lines stay in sight where masks are shrunk. */
+const PER_LINE_PX = 900;
 
 export class MaskLayer {
   /** @param {Frame} frame */
@@ -28,9 +32,10 @@ export class MaskLayer {
     this.context = context;
     this.pixels = new ImageData(width, height);
     this.colours = new Uint32Array(this.pixels.data.buffer);
-    /** Per pixel INSIDE and ORIGINAL; with a border of one pixel that is neither, so that all have four neighbours. */
-    this.stride = width + 2;
-    this.marks = new Uint8Array(this.stride * (height + 2));
+    this.linePx = Math.max(1, Math.round(Math.max(width, height) / PER_LINE_PX));
+    /** Per pixel INSIDE and ORIGINAL; with a border that is neither, so that all have four neighbours. */
+    this.stride = width + 2 * this.linePx;
+    this.marks = new Uint8Array(this.stride * (height + 2 * this.linePx));
     this.originalArea = 0;
     /** @type {Window | null} */
     this.painted = null;
@@ -38,11 +43,13 @@ export class MaskLayer {
     this.blocks = null;
     /** Colour and opacity that are painted now. */
     this.look = "";
+    /** How dark the image is around the mask, 0 to 255. */
+    this.shade = 0;
   }
 
   /** Where a pixel lies in a mask with its border. @param {number} r @param {number} c */
   bordered(r, c) {
-    return (r + 1) * this.stride + c + 1;
+    return (r + this.linePx) * this.stride + c + this.linePx;
   }
 
   /** @param {number} r @param {number} c */
@@ -91,32 +98,59 @@ export class MaskLayer {
   }
 
   /**
-   * The mask in a colour, where that is not painted yet; pixels that an edit took away stay as a pale shadow.
+   * The mask in a colour, where that is not painted yet, with an outline, and the image around it darker; pixels that
+   * an edit took away are striped.
    * @param {Window} window
    * @param {[number, number, number]} colour
    * @param {number} opacity
    */
   fill(window, colour, opacity) {
     const look = `${colour} ${opacity}`;
-    const all = look !== this.look || !this.painted || !equal(this.painted, window);
+    const all = this.ground(window, opacity) || look !== this.look;
     this.look = look;
-    if (this.painted && !equal(this.painted, window)) this.context.clearRect(0, 0, this.frame.width, this.frame.height);
-    this.painted = window;
     const full = abgr(colour, Math.round(opacity * 255));
-    const edge = abgr(colour, 255);
+    const shade = abgr([0, 0, 0], this.shade);
     /** Parts that were painted and are still to be shown. @type {Window | null} */
     let part = null;
     this.blocks?.changed(all, (rows, columns) => {
-      this.fillPart(rows, columns, full, edge);
+      const grown = this.grown({ rows, columns });
+      this.fillPart(grown.rows, grown.columns, full, shade);
       if (all) return;
-      if (part && part.rows[0] === rows[0] && columns[0] - part.columns[1] <= GAP) part.columns[1] = columns[1];
+      if (part && part.rows[0] === grown.rows[0] && grown.columns[0] - part.columns[1] <= GAP)
+        part.columns[1] = grown.columns[1];
       else {
         if (part) this.copy(part);
-        part = { rows, columns: [...columns] };
+        part = grown;
       }
     });
-    if (all) this.put(window);
+    if (all) this.copy(this.grown(window));
     else if (part) this.copy(part);
+  }
+
+  /**
+   * Prepares what lies around a window; gives whether that was needed.
+   * @param {Window} window
+   * @param {number} opacity
+   */
+  ground(window, opacity) {
+    const shade = Math.round(255 * (1 - DIMMED) * Math.min(1, opacity / OPACITY));
+    if (this.painted && equal(this.painted, window) && shade === this.shade) return false;
+    const { width, height } = this.frame;
+    this.context.clearRect(0, 0, width, height);
+    this.context.fillStyle = `rgb(0 0 0 / ${shade / 255})`;
+    this.context.fillRect(0, 0, width, height);
+    this.painted = window;
+    this.shade = shade;
+    return true;
+  }
+
+  /** A part with the pixels beside it that its outline may lie on. @param {Window} part @returns {Window} */
+  grown({ rows, columns }) {
+    const { linePx, frame } = this;
+    return {
+      rows: [Math.max(rows[0] - linePx, 0), Math.min(rows[1] + linePx, frame.height)],
+      columns: [Math.max(columns[0] - linePx, 0), Math.min(columns[1] + linePx, frame.width)],
+    };
   }
 
   /** @param {Window} window */
@@ -128,26 +162,25 @@ export class MaskLayer {
    * @param {import("./geometry.js").Pair} rows
    * @param {import("./geometry.js").Pair} columns
    * @param {number} full
-   * @param {number} edge
+   * @param {number} shade
    */
-  fillPart(rows, columns, full, edge) {
-    const { marks, colours, frame, stride } = this;
+  fillPart(rows, columns, full, shade) {
+    const { marks, colours, frame, stride, linePx } = this;
     const width = columns[1] - columns[0];
+    const line = linePx * stride;
     for (let r = rows[0]; r < rows[1]; r++) {
       const to = r * frame.width + columns[0];
       const at = this.bordered(r, columns[0]);
-      let [left, here] = [marks[at - 1], marks[at]];
       for (let j = 0; j < width; j++) {
         const i = at + j;
-        const right = marks[i + 1];
-        if (here === 0) colours[to + j] = 0;
-        else {
-          const around = left & right & marks[i - stride] & marks[i + stride];
-          if (here & INSIDE) colours[to + j] = around & INSIDE ? full : edge;
-          else colours[to + j] = around & ORIGINAL ? LOST : LOST_EDGE;
-        }
-        left = here;
-        here = right;
+        const here = marks[i];
+        if (here & INSIDE)
+          colours[to + j] =
+            marks[i - linePx] & marks[i + linePx] & marks[i - line] & marks[i + line] & INSIDE ? full : INNER;
+        else if ((marks[i - linePx] | marks[i + linePx] | marks[i - line] | marks[i + line]) & INSIDE)
+          colours[to + j] = OUTER;
+        else if (here) colours[to + j] = LOST[((r + columns[0] + j) / HATCH_PX) & 1];
+        else colours[to + j] = shade;
       }
     }
   }
@@ -156,9 +189,12 @@ export class MaskLayer {
    * Values as colours, with the edge of the mask as a line.
    * @param {import("./masks.js").Patch} patch
    * @param {number} limit
+   * @param {number} opacity
    */
-  heat({ rows, columns, values }, limit) {
+  heat({ rows, columns, values }, limit, opacity) {
     this.look = "";
+    this.painted = null; // an outline may lie beside the window
+    this.ground({ rows, columns }, opacity);
     const { colours, frame, marks, stride } = this;
     const width = columns[1] - columns[0];
     for (let r = rows[0]; r < rows[1]; r++) {
@@ -169,17 +205,10 @@ export class MaskLayer {
       for (let j = 0; j < width; j++) {
         const i = at + j;
         const around = marks[i - 1] & marks[i + 1] & marks[i - stride] & marks[i + stride];
-        if (marks[i] & INSIDE & ~around) colours[to + j] = INK;
+        if (marks[i] & INSIDE & ~around) colours[to + j] = INNER;
       }
     }
-  }
-
-  /** @param {Window} window */
-  put({ rows, columns }) {
-    if (this.painted && !equal(this.painted, { rows, columns }))
-      this.context.clearRect(0, 0, this.frame.width, this.frame.height);
-    this.painted = { rows, columns };
-    this.copy(this.painted);
+    this.copy({ rows, columns });
   }
 }
 

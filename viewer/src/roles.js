@@ -25,6 +25,15 @@ const SEMANTIC = 0.25;
 const REDUNDANT = 0.9;
 const MOST_PRODUCTS = 12_000_000;
 
+/** Roles as they stand on the page. @type {Record<Role, string>} */
+export const ROLE_LABELS = {
+  builds: "+ inside",
+  carves: "− background",
+  sharpens: "+ edge",
+  opposes: "hurts",
+  negligible: "~0",
+};
+
 /** What a role means, for legends. @type {Record<Role, string>} */
 export const ROLES = {
   builds: "lifts the inside of the mask",

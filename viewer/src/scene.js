@@ -7,7 +7,7 @@
  * @typedef {{ class: number, name: string, score: number, box: number[], canvas_box: number[], coefficients: number[],
  *   untuned?: number[] | null, objectness: number | null, logit_error: number, truth: (Section & { area: number }) |
  *   null,
- *   roles?: import("./roles.js").Role[][], outcome?: "true positive" | "false positive" | "excused", error?: string |
+ *   colour?: string, roles?: import("./roles.js").Role[][], outcome?: "true positive" | "false positive" | "excused", error?: string |
  *   null }} Instance
  */
 /**

@@ -1,9 +1,9 @@
 // The image with its masks: painting, and pointing at things.
 
 import { h, oncePerFrame, signed, style, svg } from "./dom.js";
-import { distinctColours } from "./colours.js";
 import { cellInImage, pixelInFrame, sizeOf } from "./geometry.js";
 import { MaskLayer } from "./mask_layer.js";
+import { contrastingColours, greysAround, greysOf, OPACITY, SIDE } from "./mask_style.js";
 import { eachInside, Frame, iou, mix, shift, side } from "./masks.js";
 import { abgr, ANCHORS, colourOf, limitOf, paint, rgb } from "./palette.js";
 import { TruthLayer } from "./truth_layer.js";
@@ -56,6 +56,8 @@ export class Stage {
 
     const [imageHeight, imageWidth] = scene.header.image.size_hw;
     this.image = h("canvas", { className: "image", width: imageWidth, height: imageHeight });
+    /** The same in greys, over it where a mask is shown. */
+    this.grey = h("canvas", { className: "grey", width: imageWidth, height: imageHeight });
     this.others = h("canvas", { className: "layer others", width: this.frame.width, height: this.frame.height });
     const [gridHeight, gridWidth] = scene.letterbox.grid_hw;
     this.prototype = h("canvas", {
@@ -77,6 +79,7 @@ export class Stage {
       "div",
       { className: "plane" },
       this.image,
+      this.grey,
       this.others,
       this.mask.canvas,
       this.prototype,
@@ -122,41 +125,41 @@ export class Stage {
     const { header } = this.scene;
     const bitmap = await createImageBitmap(new Blob([this.scene.bytes(header.image)], { type: header.image.type }));
     this.image.getContext("2d")?.drawImage(bitmap, 0, 0);
-    this.colours = distinctColours(
-      this.under(bitmap),
-      this.scene.instances.map((instance) => instance.box),
-    );
+    this.paintGrey(bitmap);
+    const given = this.scene.instances.map((instance) => instance.colour);
+    this.colours = given.every((colour) => colour !== undefined) ? given : this.contrasting(bitmap);
     this.truthLayer.show(this.state.truth);
     this.choose();
     if (this.zoom.isThin) this.fitInstance();
   }
 
-  /** The mean colour of the image under each instance. @param {ImageBitmap} bitmap @returns {(number[] | null)[]} */
-  under(bitmap) {
+  /** @param {ImageBitmap} bitmap */
+  paintGrey(bitmap) {
+    const pixels = pixelsOf(bitmap, bitmap.width, bitmap.height);
+    greysOf(pixels.data).forEach((grey, i) => pixels.data.fill(grey, 4 * i, 4 * i + 3));
+    this.grey.getContext("2d")?.putImageData(pixels, 0, 0);
+  }
+
+  /** The colours of the instances, where Python has not chosen them. @param {ImageBitmap} bitmap */
+  contrasting(bitmap) {
     const { scene } = this;
-    const { letterbox, rule, prototypes } = scene;
-    const [height, width] = letterbox.grid_hw;
-    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-    if (!context) return scene.instances.map(() => null);
-    const [top, left, h_, w_] = [
-      letterbox.offset_yx[0],
-      letterbox.offset_yx[1],
-      letterbox.content_hw[0],
-      letterbox.content_hw[1],
-    ].map((value, i) => (value / letterbox.canvas_hw[i % 2]) * letterbox.grid_hw[i % 2]);
-    context.drawImage(bitmap, left, top, w_, h_);
-    const { data } = context.getImageData(0, 0, width, height);
-    const frame = new Frame(letterbox, rule, "grid");
-    return scene.instances.map((instance, i) => {
-      mix(scene.weights(i, instance.coefficients), prototypes, this.logits);
-      const sum = [0, 0, 0];
-      let count = 0;
-      eachInside(frame.decode(this.logits, instance.canvas_box), rule.threshold, (r, c) => {
-        for (const channel of [0, 1, 2]) sum[channel] += data[4 * (r * width + c) + channel];
-        count += 1;
+    const { image_hw } = scene.letterbox;
+    const zoom = Math.min(1, SIDE / Math.max(...image_hw));
+    const [height, width] = image_hw.map((length) => Math.max(Math.round(length * zoom), 1));
+    const grey = greysOf(pixelsOf(bitmap, width, height).data);
+    const frame = new Frame({ ...scene.letterbox, image_hw: [height, width] }, scene.rule, "image");
+    const greys = scene.instances.map((instance, i) => {
+      mix(scene.weights(i, instance.coefficients), scene.prototypes, this.logits);
+      const mask = new Uint8Array(grey.length);
+      eachInside(frame.decode(this.logits, instance.canvas_box), scene.rule.threshold, (r, c) => {
+        mask[r * width + c] = 1;
       });
-      return count ? sum.map((value) => value / count) : null;
+      return greysAround(grey, mask, width);
     });
+    return contrastingColours(
+      greys,
+      scene.instances.map((instance) => instance.box),
+    );
   }
 
   /** Looks closer at the chosen instance. */
@@ -192,6 +195,7 @@ export class Stage {
     const boxed = selected >= 0 && this.scene.header.boxes !== false;
     this.hide(this.boxShadow, !boxed);
     this.hide(this.box, !boxed);
+    this.hide(this.grey, selected < 0);
     this.truth = selected < 0 ? null : this.scene.truth(selected);
     this.truthIou = null;
     this.fresh = false;
@@ -242,11 +246,11 @@ export class Stage {
     } else {
       const shown = state.view === "logits" ? this.logits : this.sideSum;
       if (state.view !== "logits") side(weights, scene.prototypes, state.view === "positive" ? 1 : -1, this.sideSum);
-      this.mask.heat(frame.decode(shown, box, this.cropOf(), false), this.limit);
-      this.mask.put(window);
+      this.mask.heat(frame.decode(shown, box, this.cropOf(), false), this.limit, state.opacity);
     }
     if (this.prototype.hidden)
       this.describe(state.view === "mask" ? null : HEAT[state.view], this.limit, "contribution");
+    style(this.grey, { opacity: String(Math.min(1, state.opacity / OPACITY)) });
     style(this.mask.canvas, { opacity: state.view === "mask" ? "1" : String(Math.min(1, 0.3 + state.opacity)) });
     this.measureTruth();
     this.report({ ...this.measures, truthIou: this.truthIou });
@@ -494,6 +498,8 @@ export class Stage {
     const context = canvas.getContext("2d");
     if (!context) throw new Error("this browser cannot draw on a canvas");
     context.drawImage(this.image, 0, 0);
+    context.globalAlpha = Number(this.grey.style.opacity);
+    context.drawImage(this.grey, 0, 0);
     const { letterbox } = this.scene;
     const whole = this.frame.size === "image";
     const [sy, sx] = whole ? [1, 1] : [0, 1].map((i) => sizeOf(letterbox, this.frame.size)[i] / letterbox.canvas_hw[i]);
@@ -515,6 +521,14 @@ export class Stage {
     this.draw.cancel();
     clearTimeout(this.truthTimer);
   }
+}
+
+/** @param {ImageBitmap} bitmap @param {number} width @param {number} height */
+function pixelsOf(bitmap, width, height) {
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  if (!context) throw new Error("this browser cannot draw on a canvas");
+  context.drawImage(bitmap, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height);
 }
 
 /**

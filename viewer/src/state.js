@@ -49,6 +49,10 @@ export class State {
     this.order = "effect";
     /** @type {"prototype" | "term"} */
     this.thumbnails = "prototype";
+    /** Whether thumbnails show the whole image, in place of what surrounds the box. */
+    this.whole = false;
+    /** Whether the prototypes that contribute little are shown, too. */
+    this.all = false;
     /** @type {Step[]} */
     this.done = [];
     /** @type {Step[]} */
@@ -195,7 +199,8 @@ export class State {
   }
 
   /**
-   * @param {Partial<Pick<State, "view" | "crop" | "before" | "opacity" | "order" | "thumbnails" | "truth">>} settings
+   * @param {Partial<Pick<State, "view" | "crop" | "before" | "opacity" | "order" | "thumbnails" | "whole" | "all" |
+   * "truth">>} settings
    */
   look(settings) {
     Object.assign(this, settings);
@@ -230,6 +235,8 @@ export class State {
     if (this.truth) saved.set("truth", "on");
     if (this.order !== "effect") saved.set("order", this.order);
     if (this.thumbnails !== "prototype") saved.set("show", this.thumbnails);
+    if (this.whole) saved.set("whole", "on");
+    if (this.all) saved.set("all", "on");
     if (this.pixel) saved.set("pixel", `${this.pixel.x},${this.pixel.y}`);
     for (const [instance, row] of this.edits) {
       const changed = Array.from(row, (value, k) =>
@@ -262,6 +269,8 @@ export class State {
     this.truth = saved.has("truth") ? saved.get("truth") === "on" : this.truth;
     this.order = saved.get("order") === "index" ? "index" : "effect";
     this.thumbnails = saved.get("show") === "term" ? "term" : "prototype";
+    this.whole = saved.get("whole") === "on";
+    this.all = saved.get("all") === "on";
     const [x, y] = (saved.get("pixel") ?? "").split(",").map(Number);
     if (Number.isInteger(x) && Number.isInteger(y)) this.pixel = { x, y };
   }

@@ -2,10 +2,10 @@
 
 import { h, icon, signed, style } from "./dom.js";
 import { draggable } from "./drag.js";
-import { isCentredFit } from "./geometry.js";
+import { aspectOf, cellsAround } from "./geometry.js";
 import { descending, effects } from "./masks.js";
 import { limitOf, paint } from "./palette.js";
-import { kindsOf, ROLES, rolesOf } from "./roles.js";
+import { kindsOf, ROLE_LABELS, ROLES, rolesOf } from "./roles.js";
 
 /** @typedef {import("./scene.js").Scene} Scene */
 /** @typedef {import("./state.js").State} State */
@@ -20,9 +20,14 @@ import { kindsOf, ROLES, rolesOf } from "./roles.js";
  * @typedef {{ images: number, tags: string[][], rules: Record<string, string> }} Kinds
  */
 
+/** Tags as they stand on the page, where they have other names. @type {Record<string, string>} */
+const TAG_LABELS = { handed: "left-right sensitive" };
 const STEPS = 100;
 /** The number of prototypes shown at first: those with the largest effect. */
 const MOST = 64;
+const MARGIN = 0.25;
+const LEAST_CELLS = 14;
+const THINNEST = 0.7;
 
 export class Strip {
   /**
@@ -41,20 +46,15 @@ export class Strip {
     this.pinned = null;
     this.cards = Array.from({ length: scene.k }, (_, k) => this.card(k));
     this.element = h("ul", { className: "strip", "aria-label": "Prototypes" });
-    this.count = Math.min(scene.k, MOST);
     this.more = h("button", {
       type: "button",
       className: "quiet-button more",
-      hidden: scene.k <= MOST,
-      onclick: () => this.toggle(),
+      onclick: () => state.look({ all: !state.all }),
     });
-    const { grid_hw, canvas_hw, content_hw, offset_yx } = scene.letterbox;
-    /** What of the grid is image and not padding, as [first, stop]. */
-    this.shown = [0, 1].map((axis) => {
-      const scale = grid_hw[axis] / canvas_hw[axis];
-      const first = Math.min(Math.floor(offset_yx[axis] * scale), grid_hw[axis] - 1);
-      return [first, Math.max(first + 1, Math.ceil((offset_yx[axis] + content_hw[axis]) * scale))];
-    });
+    /** What of the grid the thumbnails show. */
+    this.window = this.windowOf();
+    /** What `contributingLittle` found last. */
+    this.little = { instance: -1, found: /** @type {boolean[]} */ ([]) };
     /** @type {number[]} */
     this.limits = [];
     /** Which cards are shown, in their order. @type {number[]} */
@@ -72,11 +72,13 @@ export class Strip {
     this.paintAll();
   }
 
-  /** Shows all prototypes, or those with the largest effect alone. */
-  toggle() {
-    this.count = this.count < this.scene.k ? this.scene.k : MOST;
-    this.reorder();
-    this.paintAll();
+  /** What surrounds the box of the chosen instance; else what of the grid is image and not padding. */
+  windowOf() {
+    const { letterbox, instances } = this.scene;
+    const { selected, whole } = this.state;
+    const [height, width] = letterbox.canvas_hw;
+    if (whole || selected < 0) return cellsAround(letterbox, [0, 0, width, height], 0, 0);
+    return cellsAround(letterbox, instances[selected].canvas_box, MARGIN, LEAST_CELLS, THINNEST);
   }
 
   /** The end of the colour map of a prototype on its own. @param {number} k */
@@ -89,9 +91,6 @@ export class Strip {
     const { state } = this;
     const reset = () => state.set(k, state.original[state.selected]?.[k] ?? 0, `k${k}`);
     const canvas = h("canvas", { className: "diverging", width: 1, height: 1 });
-    const { letterbox } = this.scene;
-    if (!isCentredFit(letterbox))
-      style(canvas, { "aspect-ratio": `${letterbox.image_hw[1]} / ${letterbox.image_hw[0]}` });
     const thumb = h(
       "button",
       {
@@ -161,8 +160,7 @@ export class Strip {
       "li",
       { className: "card", onkeydown: keys },
       thumb,
-      drop,
-      h("div", { className: "label" }, h("span", { className: "index" }, String(k)), value),
+      h("div", { className: "label" }, h("span", { className: "index" }, String(k)), value, drop),
       role,
       track,
     );
@@ -179,12 +177,18 @@ export class Strip {
       const { semantic, same } = this.kinds[k] ?? { semantic: false, same: [] };
       const { over } = this;
       const tags = over?.tags[k] ?? (semantic ? ["semantic"] : []);
-      const kinds = [...tags, same.length > 0 && `like ${same.slice(0, 2).join(", ")}`].filter(
-        (one) => typeof one === "string",
-      );
-      role.replaceChildren(h("span", {}, does.join("/")), h("span", {}, kinds.join(", ")));
+      const kinds = [
+        ...tags.map((tag) => TAG_LABELS[tag] ?? tag),
+        same.length > 0 &&
+          `r ≥ 0.9 with ${same
+            .slice(0, 2)
+            .map((other) => `#${other}`)
+            .join(", ")}`,
+      ].filter((one) => typeof one === "string");
+      const names = does.map((one) => ROLE_LABELS[one]);
+      role.replaceChildren(h("span", {}, names.join(" ")), h("span", {}, kinds.join(", ")));
       role.title = [
-        ...does.map((one) => `${one}: ${ROLES[one]}`),
+        ...does.map((one) => `${ROLE_LABELS[one]}: ${ROLES[one]}`),
         ...(over ? tags.map((tag) => `${tag}: ${over.rules[tag]} (over ${over.images} images)`) : []),
         !over && semantic && "semantic: the masks of this image explain a quarter of its variance, or more",
         same.length > 0 && `redundant: correlates with ${same.join(", ")} by 0.9 or more in this image`,
@@ -240,14 +244,8 @@ export class Strip {
     }
     this.update();
     if (change.kind !== "look") this.nameAll();
-    const before = this.order;
     if (change.kind === "selected" || change.kind === "look") this.reorder();
-    if (
-      change.kind === "look" ||
-      this.state.thumbnails === "term" ||
-      (this.count < this.scene.k && this.order !== before)
-    )
-      this.paintAll();
+    if (change.kind !== "coefficients" || this.state.thumbnails === "term") this.paintAll();
   }
 
   /**
@@ -278,6 +276,7 @@ export class Strip {
     slider.setAttribute("aria-valuetext", now === original ? text : `${text}, originally ${signed(original)}`);
     value.textContent = text;
     element.classList.toggle("edited", now !== original);
+    if (now !== original) element.classList.remove("folded");
     const dropped = state.selected >= 0 && now === 0;
     element.classList.toggle("dropped", dropped);
     drop.setAttribute("aria-pressed", String(dropped));
@@ -295,10 +294,24 @@ export class Strip {
   }
 
   reorder() {
-    const shown = this.ranking().slice(0, this.count);
-    this.order = this.state.order === "effect" ? shown : shown.sort((a, b) => a - b);
-    this.more.textContent =
-      this.count < this.scene.k ? `Show all ${this.scene.k} prototypes` : `Show the ${MOST} with the largest effect`;
+    const { state, scene } = this;
+    const many = scene.k > MOST;
+    const shown = this.ranking().slice(0, many && !state.all ? MOST : scene.k);
+    this.order = state.order === "effect" ? shown : shown.sort((a, b) => a - b);
+    const little = this.contributingLittle();
+    let folded = 0;
+    this.cards.forEach(({ element }, k) => {
+      const fold = !state.all && little[k] && !element.classList.contains("edited");
+      element.classList.toggle("folded", fold);
+      folded += Number(fold);
+    });
+    this.more.hidden = !many && !little.some(Boolean);
+    if (many)
+      this.more.textContent = state.all ? `Show the ${MOST} with the largest effect` : `Show all ${scene.k} prototypes`;
+    else
+      this.more.textContent = state.all
+        ? "Hide those that contribute little"
+        : `${folded} more ${folded === 1 ? "contributes" : "contribute"} little`;
     const elements = this.order.map((k) => this.cards[k].element);
     if (
       elements.length !== this.element.children.length ||
@@ -307,7 +320,24 @@ export class Strip {
       this.element.replaceChildren(...elements);
   }
 
+  /** Of each prototype whether it does hardly anything for the chosen instance, as the model has it. */
+  contributingLittle() {
+    const { scene, state } = this;
+    if (state.selected < 0) return this.cards.map(() => false);
+    if (this.little.instance !== state.selected)
+      this.little = {
+        instance: state.selected,
+        found: rolesOf(scene, state.selected, state.original[state.selected]).named.map(
+          ([role]) => role === "negligible",
+        ),
+      };
+    return this.little.found;
+  }
+
   paintAll() {
+    this.window = this.windowOf();
+    const aspect = String(aspectOf(this.scene.letterbox, this.window));
+    for (const { canvas } of this.cards) style(canvas, { "aspect-ratio": aspect });
     for (const k of this.order) this.paintThumbnail(k);
   }
 
@@ -315,7 +345,10 @@ export class Strip {
   paintThumbnail(k) {
     const { canvas } = this.cards[k];
     const { state, scene } = this;
-    const [[top, bottom], [left, right]] = this.shown;
+    const {
+      rows: [top, bottom],
+      columns: [left, right],
+    } = this.window;
     const gridWidth = scene.letterbox.grid_hw[1];
     if (canvas.width !== right - left) canvas.width = right - left;
     if (canvas.height !== bottom - top) canvas.height = bottom - top;

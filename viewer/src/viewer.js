@@ -19,13 +19,15 @@ import { Waterfall } from "./waterfall.js";
 const VIEWS = [
   ["mask", "Mask", "Where the sum is above the threshold"],
   ["logits", "Logits", "The weighted sum itself: red is positive, blue is negative"],
-  ["positive", "For", "Positive evidence: the sum of the positive contributions"],
-  ["negative", "Against", "Negative evidence: the sum of the negative contributions"],
+  ["positive", "Positive", "Positive evidence: the sum of the contributions above 0"],
+  ["negative", "Negative", "Negative evidence: the sum of the contributions below 0"],
 ];
 
 const SPEAK_MS = 500;
 const KEPT = 5;
 let ids = 0;
+/** Whether the first slider has drawn attention to itself: once for a page. */
+let nudged = false;
 
 /** One scene with its controls. */
 export class Viewer {
@@ -35,6 +37,8 @@ export class Viewer {
     this.state = state;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.silence = undefined;
+    /** What `byEffect` found last. */
+    this.effects = { instance: -1, order: /** @type {number[]} */ ([]) };
     /** Which of what was missed is looked at. */
     this.missed = -1;
     this.id = `maskprism-${(ids += 1)}`;
@@ -72,15 +76,14 @@ export class Viewer {
         this.waterfall.element,
       ),
       this.story(),
+      this.tools(),
       h(
         "section",
         { className: "mix", "aria-label": "Prototypes and coefficients" },
         this.measures.element,
-        this.tools(),
         this.strip.element,
         this.strip.more,
       ),
-      this.legend(),
     );
     this.element.append(this.tour.box);
     this.state.listen((change) => {
@@ -93,6 +96,12 @@ export class Viewer {
   /** The image is there: colours are known. */
   async open() {
     await this.stage.open();
+    if (!nudged && this.state.selected >= 0) {
+      nudged = true;
+      const first = this.strip.cards[this.strip.order[0]]?.element;
+      first?.classList.add("nudged");
+      first?.addEventListener("animationend", () => first.classList.remove("nudged"), { once: true });
+    }
     requestAnimationFrame(() => {
       const chosen = this.element.querySelector('.instances [aria-checked="true"]');
       const box = chosen?.parentElement;
@@ -112,24 +121,17 @@ export class Viewer {
     return h(
       "div",
       { className: "zoom", role: "group", "aria-label": "Zoom" },
-      button("+", "Closer (+)", () => zoom.in()),
-      button("−", "Further away (−)", () => zoom.out()),
+      button("+", "Zoom in (+)", () => zoom.in()),
+      button("−", "Zoom out (−)", () => zoom.out()),
       fit,
       button("▭", "The whole image (0)", () => zoom.whole()),
     );
   }
 
-  /** How the mask comes about, in a picture and a sentence, with three things to try. */
+  /** How the mask comes about, in a picture and two sentences. */
   story() {
-    const { state, scene } = this;
+    const { state } = this;
     const says = h("p", { className: "says" });
-    const strongest = h("button", { type: "button", onclick: () => this.dropStrongest() }, "Drop the strongest");
-    const keep = h(
-      "button",
-      { type: "button", onclick: () => state.only(this.byEffect().slice(0, KEPT)) },
-      `Keep ${KEPT}`,
-    );
-    const swap = h("button", { type: "button", onclick: () => this.swapWith(this.neighbour()) });
     let telling = 0;
     const tell = () => {
       cancelAnimationFrame(telling);
@@ -138,68 +140,41 @@ export class Viewer {
     };
     state.listen((change) => (change.kind === "selected" || change.kind === "coefficients") && tell());
     tell();
-    this.onRefresh(() => {
-      const other = this.neighbour();
-      for (const one of [strongest, keep, swap]) one.disabled = state.selected < 0;
-      swap.hidden = other < 0;
-      swap.textContent = other < 0 ? "" : `Swap with ${scene.instances[other].name} ${other}`;
-    });
-    const tries = h("div", { className: "group tries" }, strongest, keep, swap);
     return h(
       "section",
       { className: "story", "aria-label": "How the mask comes about" },
-      h("div", { className: "telling" }, this.heading(), says, tries, this.tour.invitation),
-      h("div", { className: "shown" }, this.equation.element, this.lead()),
+      h("div", { className: "telling" }, this.heading(), this.lead(), says, this.tour.invitation),
+      this.equation.element,
     );
   }
 
-  /** Drops the prototype with the largest effect of those that are left. */
-  dropStrongest() {
+  /** The prototype with the largest effect of those that are left. */
+  strongest() {
+    if (this.state.selected < 0) return undefined;
     const now = this.state.coefficients();
-    const k = this.byEffect().find((one) => now[one] !== 0);
-    if (k !== undefined) this.state.set(k, 0);
+    return this.byEffect().find((k) => now[k] !== 0);
   }
 
-  /** The instance whose middle is nearest to that of the chosen one; -1 where there is no other. */
-  neighbour() {
-    const { scene, state } = this;
-    const middle = (/** @type {number} */ i) =>
-      [0, 1].map((axis) => (scene.instances[i].box[axis] + scene.instances[i].box[axis + 2]) / 2);
-    if (state.selected < 0) return -1;
-    const [x, y] = middle(state.selected);
-    const far = scene.instances.map((_, i) =>
-      i === state.selected ? Infinity : Math.hypot(middle(i)[0] - x, middle(i)[1] - y),
-    );
-    const nearest = far.indexOf(Math.min(...far));
-    return Number.isFinite(far[nearest]) ? nearest : -1;
-  }
-
-  /** Both colour scales, always in view. */
+  /** The scale of the thumbnails. */
   legend() {
-    const bar = (/** @type {import("./palette.js").MapName} */ map) => {
-      const scale = h("i", { className: "ramp diverging" });
+    const { state } = this;
+    const scale = h("i", { className: "ramp diverging" });
+    const element = h("span", { className: "legend", role: "note" }, "−", scale, "+");
+    this.onRefresh(() => {
+      const terms = state.thumbnails === "term";
+      const said = terms
+        ? "Weight × prototype: blue is negative evidence, red is positive"
+        : "Prototype: purple is negative, orange is positive, each on its own scale";
+      element.title = said;
+      element.setAttribute("aria-label", said);
       style(scale, {
-        "--colours": ANCHORS[map]
+        "--colours": ANCHORS[terms ? "contribution" : "prototype"]
           .split(" ")
           .map((colour) => `#${colour}`)
           .join(", "),
       });
-      return scale;
-    };
-    return h(
-      "div",
-      { className: "legend", role: "note", "aria-label": "Colours" },
-      h("span", {}, h("b", {}, "Contribution"), " against ", bar("contribution"), " for the mask"),
-      h(
-        "span",
-        {},
-        h("b", {}, "Prototype"),
-        " negative ",
-        bar("prototype"),
-        " positive",
-        h("span", { className: "aside" }, ", each on its own scale"),
-      ),
-    );
+    });
+    return element;
   }
 
   /** What the tour shows. @returns {import("./tour.js").Step[]} */
@@ -207,11 +182,11 @@ export class Viewer {
     return [
       {
         target: () => this.equation.element,
-        text: "A mask is a sum. Positive and negative evidence add up to the logits; the mask is where they are above zero.",
+        text: "A mask is a sum. Positive and negative evidence add up to the mask logits; mask = logit > 0.",
       },
       {
-        target: () => this.element.querySelector(".tries"),
-        text: "Take a part of the sum away and see whether the mask needs it. Undo is above at the right, Ctrl+Z.",
+        target: () => this.element.querySelector(".tools"),
+        text: "Ablate a part of the sum and see whether the mask needs it. Undo is above at the right, Ctrl+Z.",
       },
       {
         target: () => this.strip.cards[this.strip.order[0]]?.element,
@@ -248,7 +223,7 @@ export class Viewer {
     this.speaking = setTimeout(() => {
       if (!this.status.classList.contains("unseen")) return; // a message is shown
       const { original, area } = this.measures;
-      this.status.textContent = `IoU with original ${original.value.textContent}, area ${area.value.textContent} pixels`;
+      this.status.textContent = `IoU vs. unedited mask ${original.value.textContent}, area ${area.value.textContent} pixels`;
     }, SPEAK_MS);
   }
 
@@ -290,7 +265,7 @@ export class Viewer {
     ) => h("button", { type: "button", className: "quiet-button", title, onclick: () => act(moment) }, text);
     const before = toggle("edits", "Before", "Show the mask as it was before all edits (B)");
     const untuned = state.untuned.some(Boolean)
-      ? toggle("tuning", "Untuned", "Show the mask as the model draws it without its correction (U)")
+      ? toggle("tuning", "Before tuning", "Show the mask as the model draws it without its correction (U)")
       : null;
     this.onRefresh(() => {
       crop.checked = crops && state.crop;
@@ -419,13 +394,22 @@ export class Viewer {
     return h("div", { className: "heading" }, h("h2", {}, swatch, name, detail));
   }
 
-  /** The rule in a sentence. */
+  /** What a mask is, in a sentence. */
   lead() {
-    const where = this.stage.frame.crop === "none" ? "above 0" : "above 0, inside the box";
-    const lead = this.scene.instances.length
-      ? `Logits are the sum of all coefficients times prototypes; the mask is where they are ${where}.`
-      : "Without an instance there are no coefficients. Point at a prototype to see it large.";
-    return h("p", { className: "lead quiet" }, lead);
+    const { k, instances } = this.scene;
+    const lead = instances.length
+      ? `This mask = ${k} shared maps × ${k} weights. Drag one weight.`
+      : "Without an instance there are no weights. Point at a prototype to see it large.";
+    return h("p", { className: "lead" }, lead);
+  }
+
+  areaUnit() {
+    const { size, width, height } = this.stage.frame;
+    return {
+      grid: `px at ${width}×${height} prototypes`,
+      canvas: `px at ${width}×${height} input`,
+      image: "px of the image",
+    }[size];
   }
 
   measureFields() {
@@ -433,10 +417,10 @@ export class Viewer {
       const value = h("dd", {}, "–");
       return { value, element: h("div", { title }, h("dt", {}, text), value) };
     };
-    const original = field("IoU with original", "Overlap of this mask with the mask before all edits");
+    const original = field("IoU vs. unedited mask", "Overlap of this mask with the mask before all edits");
     const truth = field("IoU with ground truth", "Overlap of this mask with the ground truth, at the image's size");
-    const area = field(`Area, ${this.stage.frame.size} px`, "Pixels of the mask in the frame the rule decides them in");
-    const change = field("Gained, lost", "Pixels that the edit added and took away");
+    const area = field(`Mask area (${this.areaUnit()})`, "Pixels of the mask in the frame the rule decides them in");
+    const change = field("Pixels added / removed", "Pixels that the edit added and removed");
     const shown = this.scene.instances.some((instance) => instance.truth)
       ? [original, truth, area, change]
       : [original, area, change];
@@ -465,20 +449,21 @@ export class Viewer {
     this.overlay.textContent = said.join(" · ");
   }
 
+  /** One row for all that changes or sorts the prototypes. */
   tools() {
     const { state, scene } = this;
     const original = () => state.original[state.selected] ?? [];
     const indices = () => Array.from(original(), (_, k) => k);
+    let kept = Math.min(KEPT, scene.k);
     const count = h("input", {
       type: "number",
       className: "count",
       min: "0",
       max: String(scene.k),
-      value: String(Math.min(5, scene.k)),
+      value: String(kept),
       "aria-label": "How many prototypes to keep",
       onchange: () => keepTop(),
     });
-    let kept = Math.min(5, scene.k);
     const keepTop = () => {
       const n = Math.min(Math.max(Math.round(count.valueAsNumber), 0), scene.k);
       if (Number.isNaN(n)) {
@@ -487,20 +472,38 @@ export class Viewer {
       }
       kept = n;
       count.value = String(n);
+      this.refresh();
       return state.only(this.byEffect().slice(0, n));
     };
     const button = (/** @type {string} */ text, /** @type {string} */ title, /** @type {() => void} */ act) =>
       h("button", { type: "button", title, onclick: act }, text);
+    const only = (/** @type {string} */ sign) =>
+      `Keep the prototypes with ${sign} coefficients. A prototype has values of both signs, so this is not the same as the view of ${sign} evidence`;
+    const ablate = button("", "Set the coefficient with the largest effect to 0; again for the next one", () => {
+      const k = this.strongest();
+      if (k !== undefined) state.set(k, 0);
+    });
+    const keep = button(
+      "",
+      `Keep the prototypes with the largest effect ${scene.header.boxes === false ? "around the mask" : "inside the box"}; zero the others`,
+      keepTop,
+    );
+    const signs = /** @type {const} */ (["positive", "negative"]).map((sign) =>
+      button(`Only w ${sign === "positive" ? ">" : "<"} 0`, only(sign), () =>
+        state.only(indices().filter((k) => (sign === "positive" ? original()[k] > 0 : original()[k] < 0))),
+      ),
+    );
     const swap = h("select", {
       className: "swap",
-      "aria-label": "Take the coefficients of another instance",
+      "aria-label": "Use coefficients of another instance",
       onchange: () => this.swap(swap),
     });
-    const reset = button("Reset", "Take back all edits of this instance", () => state.setAll(original()));
-    reset.className = "reset";
+    const donors = scene.instances.map((instance, i) => h("option", { value: String(i) }, `${instance.name} #${i}`));
+    swap.append(h("option", { value: "" }, "Use coefficients of …"), ...donors);
+    const reset = button("Reset", "Undo all edits of this instance", () => state.setAll(original()));
     const order = this.choice(
       "Order",
-      { effect: "Sorted by effect", index: "Sorted by index" },
+      { effect: "By effect", index: "By index" },
       (value) => state.look({ order: value }),
       () => state.order,
     );
@@ -510,40 +513,29 @@ export class Viewer {
       (value) => state.look({ thumbnails: value }),
       () => state.thumbnails,
     );
-    const only = (/** @type {string} */ sign, /** @type {string} */ other) =>
-      `Keep the prototypes with ${sign} coefficients. Where such a prototype is negative itself, it still speaks ${other} the mask: the views For and Against go by the contributions`;
-    const buttons = [
-      button(
-        "Keep top",
-        `Keep the prototypes with the largest effect ${scene.header.boxes === false ? "around the mask" : "inside the box"}; zero the others`,
-        keepTop,
-      ),
-      button("Only positive", only("positive", "against"), () =>
-        state.only(indices().filter((k) => original()[k] > 0)),
-      ),
-      button("Only negative", only("negative", "for"), () => state.only(indices().filter((k) => original()[k] < 0))),
-    ];
-    const donors = scene.instances.map((instance, i) => h("option", { value: String(i) }, `${i} ${instance.name}`));
-    swap.append(h("option", { value: "" }, "Swap in…"), ...donors);
+    const whole = button("Whole image", "Thumbnails of the whole image, or of what surrounds the box", () =>
+      state.look({ whole: !state.whole }),
+    );
     this.onRefresh(() => {
+      const k = this.strongest();
+      ablate.textContent = k === undefined ? "Ablate strongest" : `Ablate strongest (#${k})`;
+      keep.textContent = `Keep top-${kept} prototypes`;
       swap.value = "";
       donors.forEach((donor, i) => (donor.disabled = i === state.selected));
-      for (const one of [...buttons, count]) one.disabled = state.selected < 0;
+      for (const one of [ablate, keep, ...signs, count, whole]) one.disabled = state.selected < 0;
       swap.disabled = scene.instances.length < 2;
+      whole.setAttribute("aria-pressed", String(state.whole));
       rest(reset, !state.edits.has(state.selected));
     });
     return h(
       "div",
-      { className: "tools" },
-      h(
-        "div",
-        { className: "group" },
-        h("span", { className: "joined" }, buttons[0], count),
-        buttons[1],
-        buttons[2],
-        swap,
-      ),
-      h("div", { className: "group" }, order, thumbnails, reset),
+      { className: "tools", role: "group", "aria-label": "Edit and sort prototypes" },
+      ablate,
+      h("span", { className: "joined" }, keep, count),
+      ...signs,
+      swap,
+      reset,
+      h("span", { className: "sorting" }, order, thumbnails, this.legend(), whole),
     );
   }
 
@@ -565,8 +557,13 @@ export class Viewer {
   /** Prototype indices of the chosen instance, largest effect of the original first. */
   byEffect() {
     const { scene, state } = this;
+    if (this.effects.instance === state.selected) return this.effects.order;
     const weights = scene.weights(state.selected, state.original[state.selected]);
-    return descending(effects(weights, scene.prototypes, scene.letterbox, scene.instances[state.selected].canvas_box));
+    const order = descending(
+      effects(weights, scene.prototypes, scene.letterbox, scene.instances[state.selected].canvas_box),
+    );
+    this.effects = { instance: state.selected, order };
+    return order;
   }
 
   /** @param {HTMLSelectElement} select */
@@ -580,7 +577,7 @@ export class Viewer {
   swapWith(from) {
     if (!this.state.original[from]) return;
     this.state.setAll(this.state.original[from]);
-    this.say(`The coefficients are now those of instance ${from}, ${this.scene.instances[from].name}.`);
+    this.say(`The coefficients are now those of ${this.scene.instances[from].name} #${from}.`);
   }
 
   /** Undo and redo, for the bar above. */

@@ -121,7 +121,7 @@ export class Waterfall {
     const { scene, state } = this.stage;
     const { squash, threshold } = scene.rule;
     if (!deciding.length)
-      return [h("b", { className: "out" }, "Not in the mask"), ": the crop cuts it away, whatever its logit."];
+      return [h("b", { className: "out" }, "Not in the mask"), ": outside the box, whatever its logit."];
     const inside = valueAt(weights, scene.prototypes, deciding, squash) > threshold;
     const verdict = h("b", { className: inside ? "in" : "out" }, inside ? "In the mask" : "Not in the mask");
     const flip = smallestFlip(weights, scene.prototypes, deciding, scene.rule);
@@ -130,10 +130,10 @@ export class Waterfall {
     const now = state.shown()[flip.k];
     return [
       verdict,
-      ". Flips when coefficient ",
-      h("b", {}, String(flip.k)),
-      ` goes from ${signed(now)} to ${signed(now + change)}`,
-      h("span", { className: "quiet" }, ` (margin ${signed(change)}, the smallest of all)`),
+      ". Smallest single change that flips this pixel: ",
+      h("b", {}, `w${flip.k}`),
+      ` ${signed(now)} → ${signed(now + change)}`,
+      h("span", { className: "quiet" }, ` (Δ ${signed(change)})`),
       ".",
     ];
   }

@@ -18,8 +18,13 @@ import { readFileSync } from "node:fs";
  * null)[], edge: (number | null)[], share: (number | null)[] }[] }} RoleCase
  */
 
-/** @type {{ cases: Case[], roles: RoleCase[], palette: Record<string, string> }} */
-export const { cases, roles, palette } = JSON.parse(
+/**
+ * @typedef {{ width: number, grey: string, masks: string[], boxes: number[][], greys: ([number, number] | null)[],
+ * colours: string[] }} ColourCase
+ */
+
+/** @type {{ cases: Case[], roles: RoleCase[], colours: ColourCase[], palette: Record<string, string> }} */
+export const { cases, roles, colours, palette } = JSON.parse(
   readFileSync(new URL("../../tests/helpers/viewer_cases.json", import.meta.url), "utf8"),
 );
 

@@ -3,7 +3,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { cellInImage, compose, linear, pixelInFrame, pixelsBetween, roundHalfEven } from "../src/geometry.js";
+import {
+  aspectOf,
+  cellInImage,
+  cellsAround,
+  compose,
+  linear,
+  pixelInFrame,
+  pixelsBetween,
+  roundHalfEven,
+} from "../src/geometry.js";
 
 /** @type {import("../src/geometry.js").Letterbox} */
 const letterbox = {
@@ -60,4 +69,15 @@ test("weights of every output add up to one, also of two steps at once", () => {
       }
     }
   }
+});
+
+test("the cells around a box lie within the image, and a thin box gets neighbours", () => {
+  // content: rows 20 to 140 of 160
+  assert.deepEqual(cellsAround(letterbox, [0, 0, 640, 640], 0, 0), { rows: [20, 140], columns: [0, 160] });
+  assert.deepEqual(cellsAround(letterbox, [320, 320, 360, 360], 0.5, 0), { rows: [75, 95], columns: [75, 95] });
+  assert.deepEqual(cellsAround(letterbox, [0, 200, 40, 240], 0, 14), { rows: [48, 62], columns: [0, 12] });
+  const { rows, columns } = cellsAround(letterbox, [300, 100, 320, 540], 0, 0, 0.5);
+  assert.deepEqual(rows, [25, 135]);
+  assert.equal(columns[1] - columns[0], 55);
+  assert.equal(aspectOf(letterbox, { rows: [20, 140], columns: [0, 160] }), 320 / 240);
 });

@@ -113,7 +113,7 @@ def explain(
     """Draw how masks are made of prototypes and coefficients.
 
     Writes one folder per image: `overview.png`, and per chosen instance the prototype grid,
-    the contribution grids, the assembly strip, what the crop cuts away, and what role each
+    the contribution grids, the assembly strip, the logits outside the box, and what role each
     prototype has. Prints the roles, and the answers to your questions.
 
     Parameters

@@ -24,7 +24,7 @@ from maskprism.cli.options import (
     load_model,
 )
 from maskprism.cli.output import Outcome, Output, command, failures, listed
-from maskprism.errors import MaskprismError
+from maskprism.errors import InputError, MaskprismError
 
 if TYPE_CHECKING:
     from maskprism.datasets.visit import VisitedImage
@@ -50,6 +50,7 @@ def page(
     overwrite: Replace = False,
     limit: Limit = None,
     bits: Literal[8, 16] = 8,
+    against: Path | None = None,
     data: Labels = None,
     crowds: Crowds = "left-out",
     reading: Reading = Reading(),
@@ -67,6 +68,8 @@ def page(
     bits
         How exactly prototypes are kept. With 8, an image of 640 pixels takes about a megabyte; with 16 about twice
         that. What it changes in the masks is printed, and written on the page.
+    against
+        A second model: the page shows what both say about one image, side by side, with linked sliders.
     """
 
     from maskprism.datasets.visit import Asking, Failure, visit
@@ -78,6 +81,9 @@ def page(
     items = open_sources(images, limit=limit)
     network = load_model(model, reading, detections)
     labels, network = labels_for(network, data, items.files, output, crowds=crowds)
+    networks = [network] if against is None else [network, load_model(against, reading, detections)]
+    if against is not None and items.count() != 1:
+        raise InputError(f"--against compares two models on one image; {items.count()} came, use --limit 1")
     shown, counts = Page(bits=bits), Counter[str]()
 
     def examine(visited: VisitedImage[Any]) -> tuple[Any, ...]:
@@ -87,20 +93,24 @@ def page(
         found = labels.match(prediction, path) if labels and isinstance(path, Path) else None
         return visited.image, prediction, *(found or (None, None)), untuned
 
-    asking = Asking(network.predict_untuned, network.grey)
-    with (
-        output.bar("predicting", items.count()) as bar,
-        closing(visit(items, asking, examine, on_progress=bar.at)) as results,
-    ):
-        for result in results:
-            if not isinstance(result, Failure):
-                shown.add(*result)
-                if (matches := result[3]) is not None:
-                    counts.update(found=len(matches), missed=len(matches.missed))
-                    counts.update(false_positives=len(matches.false_positives))
-    failed = len(bar.failures)
-    if not len(shown):
-        raise MaskprismError(f"none of the {failed} images could be shown; nothing is written")
+    failed: list[Failure] = []
+    for one in networks:
+        asking = Asking(one.predict_untuned, one.grey)
+        with (
+            output.bar("predicting", items.count()) as bar,
+            closing(visit(items, asking, examine, on_progress=bar.at)) as results,
+        ):
+            for result in results:
+                if not isinstance(result, Failure):
+                    shown.add(*result)
+                    if (matches := result[3]) is not None:
+                        counts.update(found=len(matches), missed=len(matches.missed))
+                        counts.update(false_positives=len(matches.false_positives))
+        failed += bar.failures
+    if len(shown) < len(networks):
+        raise MaskprismError(f"none of the {len(failed)} images could be shown; nothing is written")
+    if against is not None:
+        shown.models = network.spec.name, networks[1].spec.name
     if shown.scene_bytes > LARGE_BYTES:
         output.note(
             f"{out} will have {shown.scene_bytes / 1e6:.0f} MB, which browsers take seconds to read; "
@@ -108,22 +118,22 @@ def page(
         )
     withdraw_manifest(out, "page")
     size = shown.write(out).stat().st_size
-    noun = "image" if len(shown) == 1 else "images"
-    print(f"{len(shown)} {noun} in {out}, {size / 1e6:.1f} MB" + failures(failed))
+    count = len(shown) // len(networks)
+    print(f"{count} {'image' if count == 1 else 'images'} in {out}, {size / 1e6:.1f} MB" + failures(len(failed)))
     print(f"prototypes in {bits} bits: {shown.exactness}")
     outcome = None if labels is None else {name: counts[name] for name in ("found", "missed", "false_positives")}
     if outcome is not None:
         print("labels: {found} found, {missed} missed, {false_positives} false positives".format(**outcome))
-    files = write_page_manifest(out, network.spec.name, shown.thumbnail, images=len(shown), **(outcome or {}))
+    files = write_page_manifest(out, network.spec.name, shown.thumbnail, images=count, **(outcome or {}))
     return Outcome(
         {
             "files": [out, *files],
-            "images": len(shown),
+            "images": count,
             "bytes": size,
             "bits": bits,
             "exactness": shown.exactness,
             "labels": outcome,
-            "failures": listed(bar.failures),
+            "failures": listed(failed),
         }
     )
 

@@ -448,7 +448,7 @@ class Prediction:
         """Return the weighted sums of prototypes, resized bilinearly.
 
         With `crop` everything outside the box as the rule crops it is 0, the value at the threshold.
-        Logits outside boxes were never trained: uncropped maps may look wild there.
+        Logits outside the box are not trained: ignore them in uncropped maps.
         """
         patches = self.patches(size, crop=None if crop else "none", squash=False)
         return self._stack(patches, size, np.float32, "logits")

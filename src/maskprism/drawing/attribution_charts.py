@@ -153,7 +153,7 @@ _BLAME_WORDS = {
 def attribution(instance: Instance, found: Attribution | None = None) -> Figure:
     """Return which prototypes the mask needs.
 
-    Sets that suffice, insertion and deletion, Shapley values, sensitivity.
+    Smallest subsets, insertion and deletion, Shapley values, sensitivity.
     """
     found = found or explain(instance)
     figure = new_figure(13, 9)
@@ -172,7 +172,7 @@ def attribution(instance: Instance, found: Attribution | None = None) -> Figure:
 def _draw_sets(ax: Axes, found: Attribution) -> None:
     for by, path in found.paths.items():
         count = path.enough
-        reached = f"{count} suffice" if count < len(path.curve) else "never enough"
+        reached = f"{count} prototypes" if count < len(path.curve) else "never enough"
         ax.plot(path.curve, color=_PATH_COLOURS[by], linewidth=1.8, label=f"{_PATH_WORDS[by]}: {reached}")
         if count < len(path.curve):
             ax.plot(count, path.curve[count], "o", color=_PATH_COLOURS[by], markersize=6)
@@ -181,7 +181,7 @@ def _draw_sets(ax: Axes, found: Attribution) -> None:
     ax.set_ylim(0, 1.02)
     ax.set_xlabel("prototypes in the set")
     ax.set_ylabel("IoU")
-    ax.set_title(f"Sets that suffice, and keep sufficing: IoU of at least {threshold:g}", fontsize=10)
+    ax.set_title(f"Smallest prototype subsets with IoU ≥ {threshold:g} (for good)", fontsize=10)
     ax.legend(fontsize=8, loc="lower right")
 
 
@@ -226,7 +226,7 @@ def _draw_worth(ax: Axes, found: Attribution) -> None:
     ax.set_xlabel("prototype" + (f"; {beyond} smaller ones are not drawn" if beyond > 0 else ""))
     ax.set_ylabel(METRIC_NAMES[values.metric])
     ax.set_title(
-        f"Shapley values: they sum to {values.full:.2f} − {values.none:.2f}; bars: 2 standard errors "
+        f"Sum of Shapley values = {values.full:.2f} − {values.none:.2f}; bars: 2 standard errors "
         f"({values.permutations} orders, seed {values.seed})",
         fontsize=10,
     )

@@ -72,7 +72,7 @@ def assembly_strip(image: ImageLike, instance: Instance) -> Figure:
 
 
 def crop_view(image: ImageLike, instance: Instance) -> Figure:
-    """Return what the crop to the box cuts away; see `sheets.crop_view`."""
+    """Return the logits outside the box; see `sheets.crop_view`."""
     return draw(sheets.crop_view(image, instance))
 
 

@@ -71,7 +71,7 @@ _CAPTIONS = {
     "contributions": "what each prototype adds inside the box",
     "contributions-full": "what each prototype adds everywhere",
     "assembly": "positive and negative evidence, logits, mask",
-    "crop": "what the crop to the box cuts away",
+    "crop": "logits outside the box",
     "roles": "what each prototype does for the mask",
     "region": "which prototypes act in the region",
     "truth": "which prototypes are responsible for what the mask has too much or too little",
@@ -191,7 +191,7 @@ def write_explanation(
 
     `00-prototypes.png`: all prototypes and the weights of instance 0. `00-contributions.png`: what
     each adds inside the box; `00-contributions-full.png`: everywhere. `00-assembly.png`: for +
-    against = logits -> mask. `00-crop.png`: what the crop to the box cuts away, if there is one.
+    against = logits -> mask. `00-crop.png`: logits outside the box, if there is one.
     `00-roles.png` and `00-roles.csv`: what each prototype does for the mask.
     """
     pixels = read_image(image)

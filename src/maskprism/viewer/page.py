@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -91,6 +91,8 @@ class Page:
         if bits not in (8, 16):
             raise InputError(f"bits is {bits!r}; expected 8 or 16")
         self.bits = bits
+        self.models: tuple[str, str] | None = None
+        """Names of two models: the page then shows its first two scenes, of one image, side by side."""
         self.exactness = Exactness()
         self._index: list[dict[str, str]] = []
         self._scenes: list[str] = []
@@ -160,6 +162,7 @@ class Page:
         index = {
             "scenes": self._index,
             "kinds": self._kinds.found(),
+            "pair": self.models,
             "note": f"All images of this page, in {self.bits} bits: {self.exactness}.",
         }
         scenes = [
@@ -217,6 +220,39 @@ def write_page(
     pairs = list(images)
     for (image, prediction), labelled in zip(pairs, truth or [None] * len(pairs), strict=True):
         page.add(image, prediction, labelled)
+    return page.write(path)
+
+
+def write_pair(
+    path: str | os.PathLike[str],
+    image: ImageLike,
+    predictions: Mapping[str, Prediction],
+    *,
+    bits: Literal[8, 16] = 8,
+) -> Path:
+    """Write what two models say about one image as a page: side by side, with linked sliders.
+
+    Parameters
+    ----------
+    predictions
+        Two of them, by the names of the models.
+    bits
+        How exact prototypes are kept.
+
+    Raises
+    ------
+    InputError
+        For another number of predictions, and for those of another image.
+    MaskprismError
+        If `path` cannot be written.
+    """
+    if len(predictions) != 2:
+        raise InputError(f"a pair has two predictions; {len(predictions)} came")
+    page = Page(bits=bits)
+    for prediction in predictions.values():
+        page.add(image, prediction)
+    first, second = predictions
+    page.models = first, second
     return page.write(path)
 
 

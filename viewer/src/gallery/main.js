@@ -314,7 +314,7 @@ class GalleryPage {
     empty.textContent = !page.total
       ? "This folder has no images yet. Drop one here to look at it."
       : page.states.waiting
-        ? "Nothing fits the filter among the images examined so far."
+        ? "Nothing fits the filter among the images with inference so far."
         : `${nothing} fits the filter.`;
     this.place();
   }
@@ -345,10 +345,10 @@ class GalleryPage {
     else {
       bar.max = Math.max(progress.total, 1);
       bar.value = progress.examined;
-      const broken = progress.failed ? `${progress.failed} broken` : "";
+      const broken = progress.failed ? `${progress.failed} unreadable` : "";
       text.textContent = done
         ? broken
-        : [`examined ${progress.examined} of ${progress.total}`, broken].filter(Boolean).join(", ");
+        : [`inference ${progress.examined}/${progress.total}`, broken].filter(Boolean).join(", ");
     }
   }
 

@@ -1,6 +1,6 @@
 // The images as a grid of links. A tile has its size before anything is known of its image.
 
-import { h, roving } from "../dom.js";
+import { h, roving, signed } from "../dom.js";
 import { verdict } from "../verdict.js";
 import { keyOf, thumbnailUrl } from "./api.js";
 
@@ -223,12 +223,12 @@ const messageOf = ({ message, title }) =>
 
 /** @param {GalleryImage} image */
 function factsOf({ state, classes, scores, stands_for }, sort = "") {
-  if (state === "waiting") return "not examined yet";
-  if (state === "failed") return "cannot be shown";
+  if (state === "waiting") return "inference pending";
+  if (state === "failed") return "unreadable file";
   if (state === "empty") return "no instances found";
   if (stands_for) return standing(stands_for, sort);
-  const named = classes.map(({ name, instances }) => (instances > 1 ? `${name} ×${instances}` : name)).join(", ");
-  return scores ? `${range(scores)} · ${named}` : named;
+  const named = classes.map(({ name, instances }) => (instances > 1 ? `${instances} ${name}` : name)).join(", ");
+  return scores ? `conf ${range(scores)} · ${named}` : named;
 }
 
 /** @param {string} kind @param {string} text @param {string} title */
@@ -239,7 +239,7 @@ const summaries = ({ ious, missed, false_positives, localisation_errors }, rule)
   ...(ious
     ? [badge("iou", `IoU ${range(ious)}`, "masks against labels, on the model input: lowest to highest IoU")]
     : []),
-  ...(false_positives ? [badge("false", `${false_positives} false`, `False positives. ${rule}`)] : []),
+  ...(false_positives ? [badge("false", `${false_positives} FP`, `False positives. ${rule}`)] : []),
   ...(localisation_errors
     ? [
         badge(
@@ -249,7 +249,7 @@ const summaries = ({ ious, missed, false_positives, localisation_errors }, rule)
         ),
       ]
     : []),
-  ...(missed ? [badge("missed", `${missed} missed`, `Labelled instances that no prediction found. ${rule}`)] : []),
+  ...(missed ? [badge("missed", `${missed} FN`, `Labelled instances that no prediction found. ${rule}`)] : []),
 ];
 
 /**
@@ -258,7 +258,8 @@ const summaries = ({ ious, missed, false_positives, localisation_errors }, rule)
  * @param {string} sort
  */
 function standing({ index, name, score, iou, losses, ...judged }, sort) {
-  if (losses && sort in losses) return `${name} ${index} · loses ${losses[sort].toFixed(2).replace("-", "−")}`;
+  if (losses && sort in losses)
+    return `${name} ${index} · ${signed(-losses[sort])} IoU: ${sort === "box" ? "box crop" : sort}`;
   return [`${name} ${index}`, iou === null ? "" : `IoU ${iou.toFixed(2)}`, verdict(judged), score.toFixed(2)]
     .filter(Boolean)
     .join(" · ");
