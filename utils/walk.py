@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,16 +52,19 @@ class Step(NamedTuple):
 
 def prepare(folder: Path) -> None:
     """Make the files that the documentation names."""
+    import cv2
+    import numpy as np
+
     images = sorted((REAL / "datasets" / "coco128-seg" / "images").rglob("*.jpg"))[:IMAGES]
     names = (REAL / "datasets" / "coco128-seg" / "coco128-seg.yaml").read_text(encoding="utf-8")
     names = names[names.index("names:") :].split("\n\n")[0]
     for image in images:
         label = Path(str(image).replace(f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}")).with_suffix(".txt")
         for source, target in ((image, "images/val"), (label, "labels/val")):
-            (folder / "dataset" / target).mkdir(parents=True, exist_ok=True)
+            (folder / "labelled" / target).mkdir(parents=True, exist_ok=True)
             if source.exists():
-                shutil.copy(source, folder / "dataset" / target / source.name)
-    described = f"path: {folder / 'dataset'}\ntrain: images/val\nval: images/val\n{names}\n"
+                shutil.copy(source, folder / "labelled" / target / source.name)
+    described = f"path: {folder / 'labelled'}\ntrain: images/val\nval: images/val\n{names}\n"
     (folder / "data.yaml").write_text(described, encoding="utf-8")
     for name in ("best", "yolov8n-seg", "M", "a"):
         for suffix in (".pt", ".onnx"):
@@ -69,19 +73,24 @@ def prepare(folder: Path) -> None:
     shutil.copy(folder / "best.onnx", folder / "float.onnx")
     shutil.copy(folder / "best_int8.onnx", folder / "int8.onnx")
     shutil.copy(folder / "best.onnx", folder / "foreign.onnx")
-    shutil.copy(REAL / "models" / "yolov8n-seg_int8.tflite", folder / "best.tflite")
+    for name in ("best.tflite", "yolov8n-seg_int8.tflite"):
+        shutil.copy(REAL / "models" / "yolov8n-seg_int8.tflite", folder / name)
     bus = REAL / "images" / "bus.jpg"
     for name in ("photo.jpg", "bus.jpg", "photos/one.jpg", "photos/more/two.jpg", "data/one.jpg", "val/one.jpg"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(bus, folder / name)
+    region = np.zeros(cv2.imread(str(bus)).shape[:2], np.uint8)
+    region[450:850, 70:220] = 255  # the person on the left
+    for name in ("mask.png", "drawn.png"):
+        cv2.imwrite(str(folder / name), region)
     shutil.copy(REAL / "images" / "zidane.jpg", folder / "photos" / "zidane.jpg")
     shutil.copytree(folder / "photos", folder / "others")
     (folder / "names.txt").write_text("\n".join(f"class {i}" for i in range(80)), encoding="utf-8")
     (folder / "decisions.json").write_text('{"decisions": []}', encoding="utf-8")
     for name in ("src", "extract_specific_feature.py"):
         (folder / name).symlink_to(ROOT / name)
-    for name in ("step10.onnx", "step20.onnx"):
-        shutil.copy(folder / "best.onnx", folder / name)
+    for name in ("step10.onnx", "step20.onnx", "epoch10.pt", "epoch20.pt", "epoch30.pt"):
+        shutil.copy(folder / f"best{Path(name).suffix}", folder / name)
     for call in (
         "extract photos --model best.onnx --out table.parquet",
         "basis photos --model best.onnx --out results",
@@ -120,29 +129,40 @@ def commands_of(page: Path) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def walk(page: Path, folder: Path) -> list[Step]:
-    """Run the commands of a page, then its Python, in one folder."""
-    steps = []
+def walk(page: Path, folder: Path, passed: set[str]) -> Iterator[Step]:
+    """Run the commands of a page, then its Python, in one folder.
+
+    What passed on an earlier page does not run again where nothing else of the page names what it wrote.
+    """
+    fences = FENCE.findall(page.read_text(encoding="utf-8"))
+    code = " ".join(block for _, block in fences)
     for command in commands_of(page):
         reason = next((why for pattern, why in NOT_RUN.items() if re.search(pattern, command)), "")
+        out = re.search(r"--(?:out|write) (\S+)", command)
+        if command in passed and out is not None and code.count(out[1]) == command.count(out[1]):
+            reason = "passed on an earlier page"
         if reason:
-            steps.append(Step(page.name, command, f"not run: {reason}"))
-        else:
-            steps.append(run(page.name, command, ["bash", "-c", replacing(command, folder)], folder))
-    blocks = [block for language, block in FENCE.findall(page.read_text(encoding="utf-8")) if language == "python"]
-    steps += [
-        Step(page.name, block.strip().splitlines()[0], "not run: needs another package")
-        for block in blocks
-        if any(name in block for name in NOT_PYTHON)
-    ]
+            yield Step(page.name, command, f"not run: {reason}")
+            continue
+        step = run(page.name, command, ["bash", "-c", replacing(command, folder)], folder)
+        if step.outcome.startswith("ok"):
+            passed.add(command)
+        yield step
+    blocks = [block for language, block in fences if language == "python"]
+    for block in blocks:
+        if any(name in block for name in NOT_PYTHON):
+            yield Step(page.name, block.strip().splitlines()[0], "not run: needs another package")
     code = "\n".join(block for block in blocks if not any(name in block for name in NOT_PYTHON))
     if code:
-        steps.append(run(page.name, f"{len(blocks)} blocks of Python", [sys.executable, "-c", code], folder))
-    return steps
+        yield run(page.name, f"{len(blocks)} blocks of Python", [sys.executable, "-c", code], folder)
 
 
 def replacing(command: str, folder: Path) -> str:
-    """Return a command with `--overwrite` where an example before it on the page wrote the same `--out`."""
+    """Return a command for these files.
+
+    With `--overwrite` where an example before it on the page wrote the same `--out`, and the pixel of an instance.
+    """
+    command = command.replace("--at 120,80", "--at 120,600")
     out = re.search(r"--out (\S+)", command)
     written = out is not None and (folder / out[1]).exists()
     return f"{command} --overwrite" if written and "--overwrite" not in command else command
@@ -171,7 +191,7 @@ def main(names: list[str]) -> int:
     """Walk through the pages, and give the exit code."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     pages = [page for page in pages if not names or page.name in names]
-    failed = 0
+    failed, passed = 0, set[str]()
     with tempfile.TemporaryDirectory() as scratch:
         template = Path(scratch) / "template"
         template.mkdir()
@@ -179,7 +199,7 @@ def main(names: list[str]) -> int:
         for page in pages:
             folder = Path(scratch) / page.stem
             shutil.copytree(template, folder, symlinks=True)
-            for step in walk(page, folder):
+            for step in walk(page, folder, passed):
                 failed += step.outcome.startswith("FAILED")
                 print(f"{step.page:24} {step.seconds:6.1f} s  {step.text}\n{'':34}{step.outcome}", flush=True)
             shutil.rmtree(folder)

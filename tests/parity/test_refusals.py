@@ -51,8 +51,6 @@ def write(path, kind):
         torch.save({"epoch": 3}, path)
     elif kind == "saved tensor":
         torch.save(torch.zeros(3), path)
-    elif kind == "state dict":
-        torch.save(torch.nn.Conv2d(3, 3, 1).state_dict(), path)
     elif kind == "truncated":
         torch.save({"model": torch.zeros(10_000)}, path)
         path.write_bytes(path.read_bytes()[:2000])
@@ -83,7 +81,6 @@ KINDS = [
     "pickled dict",
     "saved dict",
     "saved tensor",
-    "state dict",
     "truncated",
     "missing package",
     "YOLOv5 checkpoint",
@@ -105,6 +102,26 @@ def test_a_file_that_is_no_checkpoint(tmp_path, kind, name, capfd, monkeypatch):
         assert len(message) < 500
     assert path.read_bytes() == before
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("key", [None, "model", "state_dict"])
+def test_weights_without_their_network(tmp_path, key):
+    import torch
+
+    weights = random_network("yolov8n-seg.yaml").model.state_dict()
+    torch.save(weights if key is None else {key: weights, "epoch": 3}, tmp_path / "weights.pt")
+    with pytest.raises(ModelError, match=r"weights\.pt: holds weights alone \(a state_dict\)"):
+        maskprism.load(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["alone", "in DataParallel"])
+def test_a_network_saved_without_its_dict(tmp_path, wrapped):
+    import torch
+
+    network = random_network("yolov8n-seg.yaml").model
+    torch.save(torch.nn.DataParallel(network) if wrapped else network, tmp_path / "bare.pt")
+    with pytest.raises(ModelError, match=r"bare\.pt: .*a dict (with the network )?as 'model'"):
+        maskprism.load(tmp_path / "bare.pt")
 
 
 @pytest.mark.parametrize(

@@ -185,11 +185,11 @@ def model_in_training(trainer: Any, conf: float = 0.001) -> Model:
 
     The trainer's is left unchanged.
     """
+    from maskprism.models.runtimes.pytorch import unwrapped
     from maskprism.models.runtimes.ultralytics import UltralyticsRuntime
 
     average = getattr(trainer, "ema", None)
-    network = average.ema if average is not None else trainer.model
-    network = getattr(network, "module", network)  # inside DataParallel
+    network = unwrapped(average.ema if average is not None else trainer.model)
     device = str(next(network.parameters()).device)
     yolo = SimpleNamespace(model=network, task=getattr(trainer.args, "task", "segment"))
     runtime = UltralyticsRuntime(yolo, "0" * 64, device=device, label="model in training")

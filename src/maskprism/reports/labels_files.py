@@ -172,9 +172,9 @@ def sentences(report: LabelReport) -> list[str]:
         said.append(f"warning: {counted(unreadable, 'label')} cannot be read; they are listed with the reason")
     if suspicion.score == "learned":
         said.append(
-            "suspicions are learned from corrupted copies of these labels: they tell "
-            f"{suspicion.auroc:.1%} of pairs of a given and a corrupted label apart (1 - mask IoU: "
-            f"{suspicion.simple_auroc:.1%}), on images that were not learned from"
+            "suspicions are learned from corrupted copies of these labels. On images that were not learned from, the "
+            f"corrupted label of a pair is the more suspicious in {suspicion.auroc:.1%} of pairs "
+            f"(by 1 - mask IoU: {suspicion.simple_auroc:.1%})"
         )
     else:
         said.append(
@@ -184,8 +184,8 @@ def sentences(report: LabelReport) -> list[str]:
     if not suspicion.calibrated:
         said.append(f"{NOT_CALIBRATED}: that takes {MIN_CALIBRATED} images, and here are {suspicion.n_images}")
         return said
-    shares = [f"{suspicion.corrupted_share[level]:.0%} from {level:g} on" for level in LEVELS]
-    said.append("of as many given as corrupted labels, corrupted are: " + ", ".join(shares))
+    shares = [f"{suspicion.corrupted_share[level]:.0%} of those from {level:g} on" for level in LEVELS]
+    said.append("if half of the labels were corrupted, these would be: " + ", ".join(shares))
     return said
 
 

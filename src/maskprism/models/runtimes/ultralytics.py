@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ class UltralyticsRuntime(FileRuntime):
         if not isinstance(getattr(network, "model", None), torch.nn.Sequential):
             raise ModelError(
                 f"{label}: holds a {type(network).__name__}; expected a model as Ultralytics builds it, with its "
-                "layers in .model. Export others to ONNX"
+                "layers in .model, saved within a dict as 'model'. Export others to ONNX"
             )
         # Of a model inside DataParallel, Ultralytics guesses the task.
         task = getattr(yolo if network is getattr(yolo, "model", None) else network, "task", None)
@@ -110,8 +111,14 @@ class UltralyticsRuntime(FileRuntime):
                 # By its bare name Ultralytics would delete and download again a damaged yolo11n-seg.pt.
                 yolo = yolo_class(str(path.resolve()), verbose=False)
         except Exception as error:  # unpickling raises whatever the file makes it raise
+            if _holds_weights_alone(path):
+                raise ModelError(
+                    f"{path}: holds weights alone (a state_dict); expected a checkpoint as Ultralytics writes it, with "
+                    "the network in it. Load the weights into their model, and save that: YOLO(...).save()"
+                ) from None
             raise ModelError(
-                f"{path}: Ultralytics cannot read this file; is it a YOLO checkpoint? ({first_line(error)})"
+                f"{path}: Ultralytics cannot read this file; expected a checkpoint as it writes them, a dict with the "
+                f"network as 'model' ({first_line(error)})"
             ) from None
         opened = cls(yolo, hash_files([path]), device=device, label=str(path), end2end=end2end)
         opened.opening = partial(cls.of_file, path.resolve(), device=device, precision=precision, end2end=end2end)
@@ -153,6 +160,22 @@ class UltralyticsRuntime(FileRuntime):
                 prototypes = prototypes[-1]
             tensors = [t for t in (pair[0], prototypes) if isinstance(t, torch.Tensor)]
             return [on_host(tensor[: len(batch)].float()) for tensor in tensors]
+
+
+def _holds_weights_alone(path: Path) -> bool:
+    """Whether a file that Ultralytics refused is a dict of tensors, itself or under a name in it."""
+    import torch
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # PyTorch's on files of TorchScript
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # damaged, or of other types: the refusal of Ultralytics says which
+        return False
+    dicts = [held, *held.values()] if isinstance(held, dict) else []
+    return any(
+        isinstance(weights, dict) and weights and all(isinstance(value, torch.Tensor) for value in weights.values())
+        for weights in dicts
+    )
 
 
 def _power_of_two(count: int) -> int:
