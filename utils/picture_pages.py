@@ -52,6 +52,7 @@ def page_of_scene(width: int, height: int) -> Iterator[Page]:
         page.goto(f"{file.as_uri()}#i={largest}")
         page.locator(".stage").wait_for()
         page.get_by_role("button", name="No, thanks").click()
+        page.mouse.move(0, 0)
         yield page
         chromium.close()
 

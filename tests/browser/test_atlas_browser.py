@@ -212,6 +212,18 @@ def test_statistics_and_map_lead_to_each_other(atlas: Path, offline: Callable[..
     page.get_by_role("heading", name="Findings").wait_for()
 
 
+def test_the_map_has_a_logo_and_a_switch_of_its_colours(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
+    page = opened(offline(color_scheme="light"), (atlas / "atlas" / "map.html").as_uri())
+    assert page.locator(".brand svg").first.is_visible()
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(colour)
+    page.get_by_role("button", name="Switch colours").click()
+    dark = page.evaluate(colour)
+    assert dark != light
+    page.reload()
+    assert page.evaluate(colour) == dark
+
+
 def test_a_link_that_names_an_instance_opens_it(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
     points = Points.read(atlas / "t.parquet")
     point = len(points) - 1

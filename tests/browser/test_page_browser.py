@@ -247,6 +247,19 @@ def test_a_prototype_has_a_button_that_drops_it_and_brings_it_back(page: Page, s
     assert np.array_equal(coefficients(page), moved)  # a double click is one step
 
 
+@pytest.mark.parametrize("chosen", [False, True])
+def test_paper_is_light(offline: Context, folder: Path, chosen: bool) -> None:
+    page = open_page(offline(color_scheme="light" if chosen else "dark"), folder / "page.html")
+    if chosen:
+        page.get_by_role("button", name="Light or dark").click()
+    background = "[document.body, document.querySelector('.maskprism')].map(e => getComputedStyle(e).backgroundColor)"
+    assert page.evaluate(background) == ["rgb(21, 23, 26)"] * 2
+    page.emulate_media(media="print")
+    assert page.evaluate(background) == ["rgb(251, 250, 248)"] * 2
+    assert page.locator(".diverging").first.evaluate("e => getComputedStyle(e).filter") == "none"
+    assert not page.locator(".zoom").is_visible()
+
+
 def test_a_prototype_is_large_under_the_pointer_and_a_click_keeps_it(page: Page, shown: list[Prediction]) -> None:
     k = strongest(shown[0])
     thumb = page.locator(f'.card[data-k="{k}"] .thumb')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,21 @@ def test_one_is_shown_at_the_place_of_the_other(page: Page) -> None:
     show.get_by_text("B", exact=True).click()
     assert [sides.nth(i).is_visible() for i in range(2)] == [False, True]
     assert left == {**(sides.nth(1).bounding_box() or {}), "height": left and left["height"]}
+
+
+def test_the_address_holds_the_state_of_both(page: Page) -> None:
+    page.locator(".side").nth(0).locator(".slider").first.press("Shift+ArrowRight")
+    page.get_by_role("group", name="Show").get_by_text("B", exact=True).click()
+    page.get_by_text("Link sliders").click()
+    page.wait_for_url(re.compile(r"#.*A\.e\d+=.*B\.e\d+=.*shown=B.*linked=0"))
+    before = [weights(page, side) for side in range(2)]
+    page.reload()
+    page.locator(".differences li").first.wait_for(state="attached")
+    settle(page)
+    for side in range(2):
+        np.testing.assert_allclose(weights(page, side), before[side], atol=1e-6)
+    assert [page.locator(".side").nth(side).is_visible() for side in range(2)] == [False, True]
+    assert not page.get_by_label("Link sliders").is_checked()
 
 
 def test_it_fits_a_phone(offline: Context, file: Path) -> None:

@@ -98,6 +98,12 @@ def test_one_filter_holds_on_all_pages(page: Page, address: str) -> None:
     assert page.locator("select[name=class]").input_value() == suspicious
     shown = page.locator(".label-card:visible").evaluate_all("all => all.map(one => one.dataset.class)")
     assert set(shown) == {suspicious}
+    page.goto(f"{address}labels/labels.html?{query}&sort=name")
+    page.locator("select[name=class]").select_option(suspicious)
+    page.wait_for_url(f"**/labels.html?sort=name&class={number}")
+    page.locator(".site").get_by_role("link", name="Gallery", exact=True).click()
+    until(page, lambda: page.locator('.chip[aria-pressed="true"]').count() == 1)
+    assert page.locator('.chip[aria-pressed="true"] .chip-name').inner_text() == suspicious
     page.goto(f"{address}labels/labels.html?{query}")
     page.locator(".site").get_by_role("link", name="Gallery", exact=True).click()
     until(page, lambda: page.locator('.chip[aria-pressed="true"]').count() == 1)

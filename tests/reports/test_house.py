@@ -72,7 +72,7 @@ def links(page: Path) -> list[Path]:
 def test_everything_is_linked_and_leads_back(results: Path) -> None:
     done = run("report", "results", "--out", "results/index.html", cwd=results.parent)
     assert done.returncode == 0, done.stderr
-    assert "and 7 pages that lead back to it" in done.stdout
+    assert "and 8 pages that lead back to it" in done.stdout
     assert done.stderr == ""
     index = results / "index.html"
     expected = {
@@ -82,8 +82,9 @@ def test_everything_is_linked_and_leads_back(results: Path) -> None:
         *(results / name / f"{name}.html" for name in ("atlas", "basis", "compare", "explain", "prototypes")),
     }
     assert set(links(index)) == expected
-    for page in expected - {results / "table.csv"}:
+    for page in expected - {results / "table.csv"} | {results / "atlas" / "map.html"}:
         assert index in links(page)
+    assert results / "atlas" / "atlas.html" in links(results / "atlas" / "map.html")
     text = index.read_text(encoding="utf-8")
     said = json.loads((results / "basis" / "basis.json").read_text())
     assert f"effective rank of contributions <b>{said['effective_rank']['contributions']:.1f}</b>" in text

@@ -23,7 +23,8 @@ import { Viewer } from "./viewer.js";
  */
 /**
  * @typedef {{ hash?: boolean, main?: boolean, instance?: number, truth?: boolean, note?: string, kinds?:
- * import("./strip.js").Kinds | null, theme?: string, keeper?: Keeper, onOpen?: (viewer: Viewer) => void }} Options
+ * import("./strip.js").Kinds | null, theme?: string, keeper?: Keeper, onOpen?: (viewer: Viewer) => void,
+ * saved?: URLSearchParams, onSave?: () => void }} Options `saved` and `onSave` stand in for the address.
  */
 
 const SAVE_MS = 250;
@@ -47,7 +48,7 @@ export class App {
     this.saving = undefined;
     /** When the address was written, of late. @type {number[]} */
     this.writes = [];
-    this.saved = asked(new URLSearchParams(options.hash ? location.hash.slice(1) : ""), sources);
+    this.saved = asked(options.saved ?? new URLSearchParams(options.hash ? location.hash.slice(1) : ""), sources);
     this.title = h("h1", { className: "source" });
     this.detail = h("span", { className: "quiet" });
     this.history = h("span", { className: "history" });
@@ -272,16 +273,18 @@ export class App {
   }
 
   saveSoon() {
-    if (!this.options.hash) return;
+    if (!this.options.hash && !this.options.onSave) return;
     clearTimeout(this.saving);
     this.saving = setTimeout(() => this.writeHash(), SAVE_MS);
   }
 
   writeHash() {
     clearTimeout(this.saving);
-    if (!this.options.hash) return;
+    const { hash, onSave } = this.options;
+    if (!hash && !onSave) return;
     this.writes.push(Date.now());
-    history.replaceState(OWN, "", this.address());
+    if (onSave) onSave();
+    else history.replaceState(OWN, "", this.address());
   }
 
   address() {
@@ -446,7 +449,7 @@ function remembered() {
 }
 
 /** The parameters of one scene. @param {URLSearchParams} saved @param {string} prefix */
-function part(saved, prefix) {
+export function part(saved, prefix) {
   const own = [...saved].filter(([name]) => name.startsWith(prefix));
   return new URLSearchParams(own.map(([name, value]) => [name.slice(prefix.length), value]));
 }
@@ -469,4 +472,4 @@ function asked(saved, sources) {
 const short = (title) => title.replace(/^.*[\\/]/, "") || "image";
 
 /** As text, with the harmless characters left readable. @param {URLSearchParams} saved */
-const readable = (saved) => saved.toString().replaceAll("%3A", ":").replaceAll("%2C", ",");
+export const readable = (saved) => saved.toString().replaceAll("%3A", ":").replaceAll("%2C", ",");

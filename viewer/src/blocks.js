@@ -166,7 +166,7 @@ export class Blocks {
   }
 
   /**
-   * Visits what has to be painted anew: the blocks that changed and those beside them, runs of them at once.
+   * Visits the blocks that changed, runs of them at once.
    * @param {boolean} all
    * @param {(rows: Pair, columns: Pair) => void} visit
    */
@@ -176,15 +176,7 @@ export class Blocks {
     for (let i = 0; i < rows.length; i++) {
       let run = -1;
       for (let j = 0; j <= many; j++) {
-        const b = i * many + j;
-        const asked =
-          j < many &&
-          (all ||
-            dirty[b] ||
-            (j > 0 && dirty[b - 1]) ||
-            (j + 1 < many && dirty[b + 1]) ||
-            (i > 0 && dirty[b - many]) ||
-            (i + 1 < rows.length && dirty[b + many]));
+        const asked = j < many && (all || dirty[i * many + j]);
         if (asked && run < 0) run = j;
         else if (!asked && run >= 0) {
           visit(rows[i], [columns[run][0], columns[j - 1][1]]);

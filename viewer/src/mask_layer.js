@@ -10,8 +10,6 @@ import { abgr, paint } from "./palette.js";
 /** @typedef {import("./masks.js").Window} Window */
 /** @typedef {{ area: number, gained: number, lost: number, iou: number }} Measures */
 
-/** To copy this number of pixels of a row along costs less than one more request. */
-const GAP = 400;
 const INSIDE = 1;
 const ORIGINAL = 2;
 const INNER = abgr(INNER_LINE, 255);
@@ -41,6 +39,8 @@ export class MaskLayer {
     this.painted = null;
     /** @type {Blocks | null} */
     this.blocks = null;
+    /** What holds all that was painted since the last copy: one request for it costs less than many. @type {Window} */
+    this.changed = { rows: [0, 0], columns: [0, 0] };
     /** Colour and opacity that are painted now. */
     this.look = "";
     /** How dark the image is around the mask, 0 to 255. */
@@ -110,21 +110,19 @@ export class MaskLayer {
     this.look = look;
     const full = abgr(colour, Math.round(opacity * 255));
     const shade = abgr([0, 0, 0], this.shade);
-    /** Parts that were painted and are still to be shown. @type {Window | null} */
-    let part = null;
+    const { changed } = this;
+    changed.rows[0] = changed.columns[0] = Infinity;
+    changed.rows[1] = changed.columns[1] = 0;
     this.blocks?.changed(all, (rows, columns) => {
-      const grown = this.grown({ rows, columns });
-      this.fillPart(grown.rows, grown.columns, full, shade);
-      if (all) return;
-      if (part && part.rows[0] === grown.rows[0] && grown.columns[0] - part.columns[1] <= GAP)
-        part.columns[1] = grown.columns[1];
-      else {
-        if (part) this.copy(part);
-        part = grown;
+      const part = this.grown({ rows, columns });
+      this.fillPart(part.rows, part.columns, full, shade);
+      for (const axis of /** @type {const} */ (["rows", "columns"])) {
+        changed[axis][0] = Math.min(changed[axis][0], part[axis][0]);
+        changed[axis][1] = Math.max(changed[axis][1], part[axis][1]);
       }
     });
     if (all) this.copy(this.grown(window));
-    else if (part) this.copy(part);
+    else if (changed.rows[1]) this.copy(changed);
   }
 
   /**

@@ -1,7 +1,7 @@
 // Two instances, or two models on one image: two viewers whose sliders, pixel and look are linked, with the differences
 // of their coefficients between them.
 
-import { App } from "./app.js";
+import { App, part, readable } from "./app.js";
 import { h, signed, style } from "./dom.js";
 
 /** @typedef {import("./app.js").Source} Source */
@@ -22,19 +22,27 @@ export class Pair {
     this.seen = [new Float32Array(0), new Float32Array(0)];
     /** Whether one side follows the other just now. */
     this.following = false;
-    this.linked = h("input", { type: "checkbox", checked: true });
+    this.hash = Boolean(options.hash);
+    /** What the address says: of each side under its letter, and what is shown. */
+    this.saved = new URLSearchParams(this.hash ? location.hash.slice(1) : "");
+    this.linked = h("input", {
+      type: "checkbox",
+      checked: this.saved.get("linked") !== "0",
+      onchange: () => this.write(),
+    });
     this.note = h("p", { className: "quiet" });
     this.rows = h("ol", { className: "differences", "aria-label": "Differences of coefficients, largest first" });
     const places = sides.map(({ name }, i) =>
       h("section", { className: "side", "aria-label": `${SIDES[i]}: ${name}` }),
     );
+    const shown = this.saved.get("shown") ?? "";
     this.root = h(
       "div",
       { className: "maskprism pair" },
       h(
         "div",
         { className: "controls" },
-        this.switch(),
+        this.switch(shown),
         h(
           "label",
           { className: "check", title: "An edit of one side is made on the other side, too" },
@@ -58,13 +66,15 @@ export class Pair {
         places[1],
       ),
     );
-    this.root.dataset.shown = "both";
+    this.root.dataset.shown = SIDES.some((side) => side === shown) ? shown : "both";
     host.append(this.root);
     this.apps = sides.map(
       ({ source, instance }, i) =>
         new App(places[i], [source], {
           ...options,
           hash: false,
+          saved: part(this.saved, `${SIDES[i]}.`),
+          onSave: this.hash ? () => this.write() : undefined,
           main: false,
           instance,
           onOpen: (viewer) => this.opened(i, viewer),
@@ -78,8 +88,20 @@ export class Pair {
     this.useTheme(this.apps[0].root.dataset.theme);
   }
 
-  /** Both sides, or one at the place of the other. */
-  switch() {
+  /** Writes the state of both sides into the address. */
+  write() {
+    if (!this.hash || !this.viewers[0] || !this.viewers[1]) return;
+    const saved = new URLSearchParams();
+    this.apps.forEach((app, i) => {
+      for (const [name, value] of app.save()) saved.set(`${SIDES[i]}.${name}`, value);
+    });
+    if (this.root.dataset.shown !== "both") saved.set("shown", this.root.dataset.shown ?? "");
+    if (!this.linked.checked) saved.set("linked", "0");
+    history.replaceState(null, "", `#${readable(saved)}`);
+  }
+
+  /** Both sides, or one at the place of the other. @param {string} shown */
+  switch(shown) {
     const name = `maskprism-pair-${(pairs += 1)}`;
     const choices = /** @type {const} */ ([
       ["both", "Side by side"],
@@ -93,8 +115,11 @@ export class Pair {
           type: "radio",
           name,
           value,
-          checked: value === "both",
-          onchange: () => (this.root.dataset.shown = value),
+          checked: value === shown || (value === "both" && shown !== "A" && shown !== "B"),
+          onchange: () => {
+            this.root.dataset.shown = value;
+            this.write();
+          },
         }),
         h("span", {}, text),
       ),
@@ -121,7 +146,7 @@ export class Pair {
     if (a.scene.k !== b.scene.k)
       this.note.textContent = `A has ${a.scene.k} prototypes and B ${b.scene.k}: their coefficients do not compare.`;
     else if (otherMaps) this.note.textContent = "Two models: prototypes of the same number can be different maps.";
-    if (otherMaps) this.follow(0, () => this.select(0));
+    if (otherMaps && !this.saved.has("B.i")) this.follow(0, () => this.select(0));
     this.keep();
     this.list();
   }

@@ -499,7 +499,7 @@ export class Viewer {
       onchange: () => this.swap(swap),
     });
     const donors = scene.instances.map((instance, i) => h("option", { value: String(i) }, `${instance.name} #${i}`));
-    swap.append(h("option", { value: "" }, "Use coefficients of …"), ...donors);
+    swap.append(h("option", { value: "" }, "Coefficients of …"), ...donors);
     const reset = button("Reset", "Undo all edits of this instance", () => state.setAll(original()));
     const order = this.choice(
       "Order",

@@ -40,10 +40,12 @@ for (const one of cases) {
             shared += is & (mark >> 1);
           });
           assert.deepEqual([area, both], [expected, shared]);
-          // What is visited is all that changed, with what lies beside it: painting only that is painting all.
+          // What is visited is all that changed: painting it and the pixels beside it is painting all.
           blocks.changed(step === 0, (rows, columns) => {
-            for (let r = rows[0]; r < rows[1]; r++)
-              for (let c = columns[0]; c < columns[1]; c++) painted[r * frame.width + c] = around(marks, stride, r, c);
+            const [top, bottom] = [Math.max(rows[0] - 1, 0), Math.min(rows[1] + 1, frame.height)];
+            const [left, right] = [Math.max(columns[0] - 1, 0), Math.min(columns[1] + 1, frame.width)];
+            for (let r = top; r < bottom; r++)
+              for (let c = left; c < right; c++) painted[r * frame.width + c] = around(marks, stride, r, c);
           });
           for (let r = window.rows[0]; r < window.rows[1]; r++) {
             for (let c = window.columns[0]; c < window.columns[1]; c++)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from maskprism.drawing.palette import RGB
 
 _AROUND, _LEAST_PX, _LARGEST_ZOOM = 1.3, 24, 6.0
+_FRAME_GREY = 56
 
 
 def crop(
@@ -63,9 +64,9 @@ def crop(
 
 
 def framed(picture: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """Return a small picture in the middle of a white square of `side` pixels."""
+    """Return a small picture in the middle of a dark grey square of `side` pixels, as images are around masks."""
     height, width = picture.shape[:2]
-    square = np.full((side, side, 3), 255, dtype=np.uint8)
+    square = np.full((side, side, 3), _FRAME_GREY, dtype=np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = picture
     return square

@@ -93,10 +93,6 @@ METHOD = {
 }
 
 
-_NOTHING = {
-    True: f"Fewer than {MIN_IMAGES} images are too few for findings and advice: the numbers below may be chance.",
-    False: "No rule finds anything that is surely wrong.",
-}
 _WORST = """<p class="quiet">Of the instances that were found: <span class="swatch missing"></span> ground truth that
 the mask leaves out, <span class="swatch extra"></span> mask beyond the ground truth; the white line is the outline of
 the ground truth. "True box" and "threshold" are the IoU with that box for the crop, and with the best
@@ -136,9 +132,7 @@ def report_page(
         warnings=warnings_of(found),
         tiles=_tiles(found),
         sections=[
-            findings_section(
-                [_finding(one, figures) for one in findings] or [f"<li>{_NOTHING[too_few(found.images)]}</li>"],
-            ),
+            *([] if too_few(found.images) else [_findings(findings, figures)]),
             *more,
             Section("figures", "Figures", figure_grid(figures)),
             cards.section(found, embedded),
@@ -149,6 +143,11 @@ def report_page(
         ],
         scenes=embedded.elements,
     )
+
+
+def _findings(findings: Sequence[Finding], figures: Mapping[FigureName, Illustration]) -> Section:
+    items = [_finding(one, figures) for one in findings]
+    return findings_section(items or ["<li>No rule finds anything that is surely wrong.</li>"])
 
 
 def title_of(found: Diagnosis) -> str:

@@ -41,7 +41,6 @@ _OUTLINES: dict[OutlineName, str] = {
     "prediction": "best prediction",
     "suggestion": "suggested mask (dashed)",
 }
-NOT_CALIBRATED = "suspicions are not calibrated"
 _WARNING = "warning: "
 _MOST_TWINS = 50
 MAX_SUSPICIOUS = 0.02
@@ -192,7 +191,7 @@ def verdict_of(report: LabelReport) -> Verdict:
     """Return whether the labels are good enough: the share of suspicious ones, with its interval over images."""
     if not report.suspicion.calibrated:
         return Verdict(
-            "cannot tell", f"fewer than {MIN_CALIBRATED} images are too few to calibrate suspicions, so for a verdict"
+            "cannot tell", f"fewer than {MIN_CALIBRATED} images are too few to calibrate suspicions, and for a verdict"
         )
     judged = [row for row in report.rows if row.label_id is not None and not np.isnan(row.suspicion)]
     suspicious = np.array([float(row.suspicion >= SUSPICIOUS) for row in judged])
@@ -243,18 +242,15 @@ def labels_page(
     described = [{"label": _label_fields(card.row), "remedy": card.remedy and card.remedy.fields()} for card in cards]
     digest = hashlib.sha256(script_json([str(dataset.path.resolve()), head, described]).encode()).hexdigest()
     data = script_json({"key": f"maskprism-labels-{digest[:24]}", "head": head, "cards": described})
-    warnings, others = (
-        [note for note in notes if (NOT_CALIBRATED in note or note.startswith(_WARNING)) == first]
-        for first in (True, False)
-    )
+    warnings, others = ([note for note in notes if note.startswith(_WARNING) == first] for first in (True, False))
     shown = "" if len(cards) == len(suspicious) else f" The page shows the first {len(cards)}."
     missing = sum(row.label_id is None for row in suspicious)
     return page(
         "labels",
         title=f"Suspicious labels of {dataset.path.resolve().parent.name}"
         + (f" ({dataset.split})" if dataset.split else ""),
-        subtitle=f"{counted(len(suspicious), 'label')} with a suspicion of {SUSPICIOUS} or more, the most suspicious "
-        f"first.{shown}",
+        subtitle=f"{counted(len(suspicious) - missing, 'label')} and {counted(missing, 'detection')} without a label "
+        f"with a suspicion of {SUSPICIOUS} or more, the most suspicious first.{shown}",
         verdict=verdict_of(report),
         warnings=[_sentence(note.removeprefix(_WARNING)) for note in warnings],
         tiles=[
@@ -298,7 +294,8 @@ def _twins(twins: Sequence[TwinImages]) -> str:
 def _tools(cards: Sequence[LabelCard], splits: Mapping[str, str]) -> str:
     kinds = Counter(card.row.kind for card in cards)
     classes = Counter(card.row.class_name for card in cards)
-    selects = _select("kind", "Kind", "all kinds", kinds) + _select("class", "Class", "all classes", classes)
+    ids = {card.row.class_name: card.row.class_id for card in cards}
+    selects = _select("kind", "Kind", "all kinds", kinds) + _select("class", "Class", "all classes", classes, ids)
     of_splits = Counter(splits.get(card.row.image, "") for card in cards)
     if len(set(splits.values())) > 1:
         selects += _select("split", "Split", "all splits", of_splits)
@@ -324,9 +321,10 @@ def _tools(cards: Sequence[LabelCard], splits: Mapping[str, str]) -> str:
     )
 
 
-def _select(name: str, title: str, every: str, options: Mapping[str, int]) -> str:
+def _select(name: str, title: str, every: str, options: Mapping[str, int], ids: Mapping[str, int] | None = None) -> str:
     inner = "".join(
-        f'<option value="{html.escape(option)}">{html.escape(option)} ({number})</option>'
+        f'<option value="{html.escape(option)}" data-id="{ids[option] if ids else ""}">'
+        f"{html.escape(option)} ({number})</option>"
         for option, number in sorted(options.items())
     )
     return f'<label>{title} <select name="{name}"><option value="">{every}</option>{inner}</select></label>'

@@ -13,7 +13,7 @@ from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism._common.text import counted, json_text
 from maskprism.analysis.labels.suspicion import LEVELS, MIN_CALIBRATED, SUSPICIOUS
 from maskprism.drawing.label_crops import crop_sheet
-from maskprism.reports.labels import NOT_CALIBRATED, label_cards, labels_page, verdict_of
+from maskprism.reports.labels import label_cards, labels_page, verdict_of
 from maskprism.reports.manifest import Number, PictureFile, ResultManifest, TableFile, withdraw_manifest, write_manifest
 from maskprism.tables.judged_labels import LABELS_TABLE
 
@@ -182,7 +182,9 @@ def sentences(report: LabelReport) -> list[str]:
             "better here"
         )
     if not suspicion.calibrated:
-        said.append(f"{NOT_CALIBRATED}: that takes {MIN_CALIBRATED} images, and here are {suspicion.n_images}")
+        said.append(
+            f"suspicions are not calibrated: that takes {MIN_CALIBRATED} images, and here are {suspicion.n_images}"
+        )
         return said
     shares = [f"{suspicion.corrupted_share[level]:.0%} of those from {level:g} on" for level in LEVELS]
     said.append("if half of the labels were corrupted, these would be: " + ", ".join(shares))

@@ -29,7 +29,10 @@ from maskprism.server.security import HEADERS, Guard
 
 STATIC = Path(__file__).parents[1] / "viewer" / "static"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-_ASSETS = ("atlas.css", "atlas.js", "gallery.css", "gallery.js", "icon.svg", "report.css", "viewer.css", "viewer.js")
+_ASSETS = (
+    *("atlas.css", "atlas.js", "gallery.css", "gallery.js", "icon.svg", "report.css", "report.js", "theme.js"),
+    *("viewer.css", "viewer.js"),
+)
 _UPLOADS_AT_ONCE = 4
 _PATIENCE = 2
 """An upload waits for its turn this many times as long as one may take: those before it are cut off by then."""
@@ -277,7 +280,14 @@ def _map_page(results: ResultPages | None) -> Callable[[Request], Any]:
     data = Template((STATIC / "map.html").read_text(encoding="utf-8")).substitute(
         policy="",
         title="Map",
-        head=f'{head}\n<script type="module" src="/static/atlas.js"></script>',
+        head="\n".join(
+            [
+                head,
+                '<script src="/static/theme.js"></script>',
+                *(f'<script type="module" src="/static/{name}.js"></script>' for name in ("report", "atlas")),
+            ]
+        ),
+        logo='<img src="/static/icon.svg" alt="" width="22" height="22">',
         kicker="$kicker",
         data="",
     )

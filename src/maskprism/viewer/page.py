@@ -46,11 +46,14 @@ MAX_BYTES = 256 << 20
 """A page of more than this is refused: browsers open it slowly, or not at all."""
 _STYLE = """
 body { margin: 0; background: #fbfaf8; }
-@media (prefers-color-scheme: dark) { body { background: #15171a; } }
+@media screen and (prefers-color-scheme: dark) { body { background: #15171a; } }
 body:has([data-theme="light"]) { background: #fbfaf8; }
-body:has([data-theme="dark"]) { background: #15171a; }
-.kicker { margin: 8px 16px 0; font: 13px system-ui, sans-serif; color: #8a8a8a; }
-.kicker:not(:has(a)) { display: none; }
+@media screen { body:has([data-theme="dark"]) { background: #15171a; } }
+.brand { display: flex; align-items: center; gap: 8px; max-width: 1800px; margin: 0 auto; }
+.brand { padding: 8px clamp(12px, 2.2vw, 28px) 0; box-sizing: border-box; font: 13px system-ui, sans-serif; }
+.brand svg { width: 20px; height: 20px; flex: none; }
+.kicker { margin: 0; color: #757575; }
+@media screen and (prefers-color-scheme: dark) { .kicker { color: #a09d98; } }
 :is(.kicker, .site) a { color: #3d8fc4; }
 .site { display: flex; flex-wrap: wrap; gap: 4px 16px; padding: 8px 16px 0; font: 14px system-ui, sans-serif; }
 .site { color: #8a8a8a; }
@@ -152,6 +155,7 @@ class Page:
         if not self._scenes:
             raise InputError("the page has no image; add at least one")
         script, style = static_text("viewer.js"), static_text("viewer.css") + _STYLE
+        logo = static_text("icon.svg").strip().replace("<svg ", '<svg aria-hidden="true" ', 1)
         title = Path(self._index[0]["title"].replace("\\", "/")).name
         title += f" and {len(self) - 1} more" if len(self) > 1 else ""
         title = readable(title)  # file names need not be Unicode
@@ -175,7 +179,7 @@ class Page:
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<meta name="generator" content="maskprism">\n'
             f"<title>{html.escape(title)} · maskprism</title>\n<style>{style}</style>\n</head>\n<body>\n"
-            f'{KICKER}maskprism page</p>\n<div id="maskprism"></div>\n'
+            f'<div class="brand">{logo}{KICKER}maskprism page</p></div>\n<div id="maskprism"></div>\n'
             "<noscript>This page needs JavaScript.</noscript>\n"
             f'<script type="application/json" id="maskprism-scenes">{script_json(index)}</script>\n{scenes[0]}'
             # async: it runs at once and shows the first image while the browser reads the others

@@ -152,9 +152,9 @@ export class AtlasMap {
     for (const event of /** @type {const} */ (["view", "transitionEnd"]))
       this.plot.subscribe(event, () => this.overlay?.moved());
     new ResizeObserver(() => this.overlay?.moved()).observe(canvas);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
-      this.plot?.set({ backgroundColor: background(this.root) }),
-    );
+    const recolour = () => this.plot?.set({ backgroundColor: background(this.root) });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
+    new MutationObserver(recolour).observe(document.documentElement, { attributeFilter: ["data-theme"] });
     await this.showColour("class");
     await this.filter();
     await this.whole(false);

@@ -40,7 +40,7 @@ class DropPage {
       this.forgetter.hidden = true;
       forget();
     });
-    wireTheme();
+    wireTheme((theme) => this.app?.useTheme(theme));
     kept().then((files) => {
       this.forgetter.hidden = !files.length;
       if (files.length && !this.model && !this.image) this.take(files);
@@ -210,7 +210,8 @@ async function sampleFile(name, id, type) {
   return new File([await answer.blob()], name, { type });
 }
 
-function wireTheme() {
+/** The one switch of the page; the viewer goes with it. @param {(theme: string) => void} changed */
+function wireTheme(changed) {
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   try {
@@ -221,6 +222,7 @@ function wireTheme() {
   }
   element(document, "#theme").addEventListener("click", () => {
     root.dataset.theme = (root.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark" ? "light" : "dark";
+    changed(root.dataset.theme);
     try {
       localStorage.setItem("maskprism-theme", root.dataset.theme);
     } catch {

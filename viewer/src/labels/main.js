@@ -25,7 +25,12 @@ class LabelsPage {
     );
     for (const { options } of this.filters.filter(({ name }) => name === "class" && asked.length === 1))
       for (const option of options) if (option.value === asked[0]) option.selected = true;
-    for (const filter of this.filters) filter.addEventListener("change", () => this.filter());
+    for (const filter of this.filters) {
+      filter.addEventListener("change", () => {
+        if (filter.name === "class") share(filter);
+        this.filter();
+      });
+    }
     for (const box of document.querySelectorAll(".legend input"))
       box.addEventListener("change", () => this.outline(/** @type {HTMLInputElement} */ (box)));
     this.save.addEventListener("click", () => this.export());
@@ -141,6 +146,25 @@ class LabelsPage {
     const text = `${JSON.stringify(exported(this.data, this.verdicts), null, 1)}\n`;
     download(new Blob([text], { type: "application/json" }), "decisions.json");
   }
+}
+
+/**
+ * Under a server with a gallery, all pages have one filter: the class goes into the address, and into those of the
+ * other pages.
+ * @param {HTMLSelectElement} classes
+ */
+function share(classes) {
+  if (!document.querySelector("meta[name=maskprism-gallery]")) return;
+  const id = classes.selectedOptions[0]?.dataset.id;
+  const changed = (/** @type {string} */ address) => {
+    const url = new URL(address);
+    url.searchParams.delete("class");
+    if (id !== undefined) url.searchParams.set("class", id);
+    return url.href;
+  };
+  history.replaceState(history.state, "", changed(location.href));
+  for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.querySelectorAll(".site a")))
+    link.href = changed(link.href);
 }
 
 /** @param {EventTarget | null} target @returns {HTMLElement | null} */

@@ -24,6 +24,8 @@ from maskprism.viewer.page import KICKER
 
 _OURS = b'<meta name="generator" content="maskprism">'
 _HEAD_BYTES = 1 << 20
+_MAP = "map.html"
+"""Beside the page of an atlas."""
 _AGAIN = "run the command that wrote it again"
 
 
@@ -65,11 +67,16 @@ def write_index(folders: Sequence[Path], out: Path, *, order: Sequence[str] = ()
                 raise InputError(f"{out}: is the page of a result; expected another name for the index")
             if result.needs_page and os.path.lexists(result.page) and not _is_ours(result.page):
                 raise InputError(f"{result.page}: was not written by maskprism; move it: the page is written there")
-        pages = {
-            result.page: text
-            for result in results
-            if (text := page_of(result, _link(result.page, out)) if result.needs_page else _led_back(result, out))
-        }
+        pages: dict[Path, str] = {}
+        for result in results:
+            own, command = result.page, result.manifest.command
+            if result.needs_page:
+                pages[own] = page_of(result, _link(own, out))
+                continue
+            map_page = own.with_name(_MAP)
+            for path in [own, map_page] if command == "atlas" and _is_ours(map_page) else [own]:
+                if text := _led_back(path, command, out):
+                    pages[path] = text
         for path, text in pages.items():
             write_atomically(path, text)
         write_atomically(out, index_page(results, out, order, notes))
@@ -128,16 +135,14 @@ def _wants_manifest(path: Path) -> bool:
     return not any(mark in head for mark in (b"maskprism report</p>", b'id="maskprism-map"'))
 
 
-def _led_back(result: Result, out: Path) -> str:
-    """Return a report of ours with a link to the index, in place of one to another index; nothing for other files."""
-    if result.page.suffix != ".html" or result.page.stat().st_size > MOST_BYTES:
+def _led_back(path: Path, command: str, out: Path) -> str:
+    """Return a page of ours with a link to the index, in place of one to another index; nothing for other files."""
+    if path.suffix != ".html" or path.stat().st_size > MOST_BYTES:
         return ""
-    text = read_regular(result.page, MaskprismError).decode("utf-8")  # it says that it is ours
+    text = read_regular(path, MaskprismError).decode("utf-8")  # it says that it is ours
     before, kicker, after = text.partition(KICKER)
-    own = f"maskprism {result.manifest.command}</p>"
-    if not kicker or own not in after[:4096]:
-        return ""
-    return before + kicker + home_link(_link(result.page, out)) + after[after.find(own) :]
+    at = after.find(f"maskprism {command}", 0, 4096)
+    return before + kicker + home_link(_link(path, out)) + after[at:] if kicker and at >= 0 else ""
 
 
 def index_page(results: Sequence[Result], out: Path, order: Sequence[str], notes: Sequence[str]) -> str:
