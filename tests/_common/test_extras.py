@@ -41,7 +41,11 @@ def test_the_table_is_that_of_pyproject() -> None:
     for package, extras in EXTRAS.items():
         for extra in extras:
             assert _DISTRIBUTIONS.get(package, package) in installs(extra), (package, extra)
-    for extra, requirements in PROJECT["optional-dependencies"].items():
+    extras_of_the_package = PROJECT["optional-dependencies"].keys() - {"all"}
+    (everything,) = PROJECT["optional-dependencies"]["all"]
+    assert set(everything[len("maskprism[") : -1].split(",")) <= extras_of_the_package
+    for extra in sorted(extras_of_the_package):
+        requirements = PROJECT["optional-dependencies"][extra]
         names = {name for name, distribution in _DISTRIBUTIONS.items() if distribution in installs(extra)}
         names |= installs(extra) & set(EXTRAS)
         assert names, (extra, requirements)
