@@ -85,6 +85,8 @@ def prepare(folder: Path) -> None:
         cv2.imwrite(str(folder / name), region)
     shutil.copy(REAL / "images" / "zidane.jpg", folder / "photos" / "zidane.jpg")
     shutil.copytree(folder / "photos", folder / "others")
+    for image in images[:2]:  # those that have labels
+        shutil.copy(image, folder / "photos" / image.name)
     (folder / "names.txt").write_text("\n".join(f"class {i}" for i in range(80)), encoding="utf-8")
     (folder / "decisions.json").write_text('{"decisions": []}', encoding="utf-8")
     for name in ("src", "extract_specific_feature.py"):
