@@ -79,12 +79,14 @@ def prepare(folder: Path) -> None:
     for name in ("photo.jpg", "bus.jpg", "photos/one.jpg", "photos/more/two.jpg", "data/one.jpg", "val/one.jpg"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(bus, folder / name)
-    region = np.zeros(cv2.imread(str(bus)).shape[:2], np.uint8)
+    region = np.zeros((1080, 810), np.uint8)  # the size of bus.jpg
     region[450:850, 70:220] = 255  # the person on the left
     for name in ("mask.png", "drawn.png"):
         cv2.imwrite(str(folder / name), region)
     shutil.copy(REAL / "images" / "zidane.jpg", folder / "photos" / "zidane.jpg")
     shutil.copytree(folder / "photos", folder / "others")
+    for image in images[:2]:  # those that have labels
+        shutil.copy(image, folder / "photos" / image.name)
     (folder / "names.txt").write_text("\n".join(f"class {i}" for i in range(80)), encoding="utf-8")
     (folder / "decisions.json").write_text('{"decisions": []}', encoding="utf-8")
     for name in ("src", "extract_specific_feature.py"):

@@ -36,7 +36,12 @@ def test_files_written_together_appear_together_the_first_one_last(
 ) -> None:
     renamed: list[str] = []
     replace = Path.replace
-    monkeypatch.setattr(Path, "replace", lambda path, target: (renamed.append(target.name), replace(path, target))[1])
+
+    def noted(path: Path, target: Path) -> Path:
+        renamed.append(target.name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
     with written_together():
         write_atomically(tmp_path / "model.onnx", b"model")
         write_atomically(tmp_path / "report.html", b"report")
