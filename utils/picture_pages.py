@@ -115,7 +115,7 @@ def gallery(target: Path) -> None:
                 chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
                 page = chromium.new_page(viewport={"width": 1280, "height": 800})
                 page.goto(address)
-                page.locator("#progress.done").wait_for(state="attached", timeout=60_000)
+                page.locator("#progress.done").wait_for(state="attached", timeout=300_000)
                 page.goto(f"{address}?iou=0-0.9&sort=iou")
                 page.locator(".tile img.loaded").nth(9).wait_for()
                 page.wait_for_timeout(1500)

@@ -197,7 +197,7 @@ def test_classes_and_names_filter_and_colours_change(atlas: Path, offline: Calla
     name = points.image_names[0]
     page.get_by_role("searchbox").fill(name.upper())
     page.get_by_text(f"{int((points.images == 0).sum())} of {len(points)} instances").wait_for()
-    colours = page.get_by_label("Colour")
+    colours = page.get_by_role("combobox", name="Colour")
     colours.select_option(label="mask IoU")
     page.locator(".ramp").wait_for()
     assert "grey: not known" in page.locator(".ramp").inner_text()

@@ -79,6 +79,9 @@ def test_all_pages_lead_to_each_other(page: Page, address: str) -> None:
 def test_one_filter_holds_on_all_pages(page: Page, address: str) -> None:
     page.goto(address.replace("reports/", ""))
     until(page, lambda: page.locator("#progress.done").count() and page.locator(".tile img.loaded").count() == 4)
+    until(page, lambda: not page.get_by_text("inference pending").count())
+    page.reload()
+    page.locator(".chip[data-id]").first.wait_for()
     chip = page.locator(".chip[data-id]").first
     name, count = (chip.locator(f".chip-{one}").inner_text() for one in ("name", "count"))
     chip.click()
@@ -102,12 +105,10 @@ def test_one_filter_holds_on_all_pages(page: Page, address: str) -> None:
     page.locator("select[name=class]").select_option(suspicious)
     page.wait_for_url(f"**/labels.html?sort=name&class={number}")
     page.locator(".site").get_by_role("link", name="Gallery", exact=True).click()
-    until(page, lambda: page.locator('.chip[aria-pressed="true"]').count() == 1)
-    assert page.locator('.chip[aria-pressed="true"] .chip-name').inner_text() == suspicious
+    until(page, lambda: page.locator('.chip[aria-pressed="true"] .chip-name').all_inner_texts() == [suspicious])
     page.goto(f"{address}labels/labels.html?{query}")
     page.locator(".site").get_by_role("link", name="Gallery", exact=True).click()
-    until(page, lambda: page.locator('.chip[aria-pressed="true"]').count() == 1)
-    assert page.locator('.chip[aria-pressed="true"] .chip-name').inner_text() == name
+    until(page, lambda: page.locator('.chip[aria-pressed="true"] .chip-name').all_inner_texts() == [name])
 
 
 def test_errors_of_the_report_are_in_the_gallery(page: Page, address: str) -> None:
