@@ -524,7 +524,7 @@ def test_boxes_of_other_images_go_with_nothing() -> None:
 
 def test_nothing_is_claimed_of_few_images() -> None:
     said = findings_of(make_atlas(some_points(95)))  # 19 images, whose classes differ
-    assert "19 images say too little" in said[1]
+    assert "19 images: with fewer than 20 nothing is claimed" in said[1]
     assert not [one for one in said[2:] if any(claim in one for claim in CLAIMS)]
 
 

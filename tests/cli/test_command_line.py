@@ -70,7 +70,7 @@ SHARED: dict[str, set[str]] = {
     "--seed": {"explain", "tune", "atlas", "labels"},
     "--json": KNOWN,
     "--quiet": KNOWN,
-    "--split": {"diagnose", "labels", "reduce", "tune"},
+    "--split": {"diagnose", "reduce", "tune"},
     "--data": {"page", "serve", "compare", "atlas"},
     "--crowds": {"diagnose", "labels", "reduce", "tune", "page", "serve", "compare", "atlas"},
     "--overwrite": KNOWN - {"info", "serve", "search"},
@@ -82,9 +82,11 @@ SHARED: dict[str, set[str]] = {
 }
 OWN_WORDS = {"--out", "--overwrite"}
 """What is written is another thing in each command, and so are the words for it."""
-OTHER_MEANING = {("serve", "--split"), ("atlas", "--split"), ("tune", "--data"), ("diagnose", "--model")}
-"""All splits unless one is given, for it only looks up the labels of images that are there; the data set itself;
-several models."""
+OTHER_MEANING = {
+    *(("serve", "--split"), ("atlas", "--split"), ("labels", "--split"), ("tune", "--data"), ("diagnose", "--model")),
+}
+"""All splits unless one is given, for it only looks up the labels of images that are there, or all where that is said;
+the data set itself; several models."""
 
 
 class Ended(NamedTuple):
