@@ -196,6 +196,8 @@ def _run(
     except ModelError:
         raise
     except Exception as error:  # whatever the runtime raises when a model cannot run
+        if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+            raise MemoryError(" ".join(str(error).split())) from None
         raise ModelError(
             f"{name}: the model does not run on a canvas of {canvas_hw[1]} x {canvas_hw[0]} pixels "
             f"({' '.join(str(error).split())})"

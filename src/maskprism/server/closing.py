@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,9 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal ends the server within seconds; at a second one uvicorn would end in a traceback."""
-        if not self.should_exit:
+        if sig == signal.SIGINT:  # uvicorn would raise it again at its end, where it counts as a second Ctrl-C
+            self.should_exit = True
+        elif not self.should_exit:
             super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -7,6 +7,7 @@
 | `ResampledAP` | what is the AP of resampled images? |
 | `ApIntervals`, `costs`, `with_perfect_detection` | what do masks and what does detection cost, and how sure is that? |
 | `AP_PROTOCOLS` | which three decodes is mask AP measured under, and by which tools? |
+| `Checkpoints` | which checkpoint of a training is best, and how sure is that? |
 | `error_cost`, `find_errors` | which kinds of errors (TIDE) cost AP? |
 | `findings_of` | what do these numbers say, and what should be tried? |
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from maskprism.analysis.dataset.ap_bootstrap import ApIntervals
 from maskprism.analysis.dataset.ap_protocols import AP_PROTOCOLS, ApProtocol
+from maskprism.analysis.dataset.checkpoints import Checkpoint, Checkpoints
 from maskprism.analysis.dataset.coco_ap import AveragePrecision, average_precision
 from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose
 from maskprism.analysis.dataset.findings import Finding, findings_of
@@ -28,6 +30,8 @@ __all__ = [
     "ApIntervals",
     "ApProtocol",
     "AveragePrecision",
+    "Checkpoint",
+    "Checkpoints",
     "Diagnosis",
     "ErrorCost",
     "Finding",
