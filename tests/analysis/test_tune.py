@@ -486,7 +486,7 @@ def test_the_command_writes_a_file_that_is_better(
     assert numbers["mask_iou"]["all"]["after"] - numbers["mask_iou"]["all"]["before"] == pytest.approx(gain["mean"])
     assert sum(one["images"] for one in numbers["folds"]) == numbers["data"]["images"] == 24
     page = (out.parent / "tuned.tune.html").read_text()
-    assert page.count("<img") == 2
+    assert page.count("<img") == 2 + 24  # figures, and masks before and after
     assert "tuned.onnx holds the correction, folded." in page
 
 

@@ -12,7 +12,7 @@ import pytest
 from helpers.pages import ABOUT_SPEED
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext
+    from playwright.sync_api import Browser, BrowserContext, Playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -24,15 +24,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def driver() -> Iterator[Playwright]:
+    """Playwright, which runs once in a process."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    executable = os.environ.get("MASKPRISM_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if executable is None:
+    with playwright.sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def executable() -> str:
+    """The program of Chromium."""
+    path = os.environ.get("MASKPRISM_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
         pytest.skip("needs Chromium (apt-get install chromium); name another one in MASKPRISM_CHROMIUM")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser(driver: Playwright, executable: str) -> Iterator[Browser]:
+    chromium = driver.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+    yield chromium
+    chromium.close()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from maskprism.datasets.scenes import draw_scene
 from maskprism.models import SAMPLE_MODEL
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
 VIEWER = Path(__file__).parents[2] / "viewer"
 RUNTIME = Path(os.environ.get("ONNXRUNTIME_WEB") or VIEWER / "node_modules" / "onnxruntime-web")
@@ -355,19 +355,14 @@ def test_the_theme_is_switched_and_stays(page: Page) -> None:
 
 
 @pytest.fixture
-def filmed(address: str) -> Iterator[Page]:
+def filmed(address: str, driver: Playwright, executable: str) -> Iterator[Page]:
     """The page in a Chromium whose camera films a test pattern."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    executable = os.environ.get("MASKPRISM_CHROMIUM") or shutil.which("chromium")
-    if executable is None:
-        pytest.skip("needs Chromium")
     flags = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=executable, args=flags)
-        page = chromium.new_page()
-        page.goto(address)
-        yield page
-        chromium.close()
+    chromium = driver.chromium.launch(executable_path=executable, args=flags)
+    page = chromium.new_page()
+    page.goto(address)
+    yield page
+    chromium.close()
 
 
 def test_the_camera_runs_through_the_model(filmed: Page) -> None:
