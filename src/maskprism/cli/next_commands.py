@@ -9,8 +9,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskprism.analysis.dataset.edits import Edits
-
 if TYPE_CHECKING:
     from maskprism.analysis.dataset.diagnosis import Diagnosis
     from maskprism.analysis.dataset.findings import Finding
@@ -61,6 +59,8 @@ def commands_after(
     *options
         Groups of options that were given, which the commands take over; see `words_of`.
     """
+    from maskprism.analysis.dataset.edits import Edits
+
     ranked = [one.rule for one in findings if one.gain is not None]
     leading = next((one for one in findings if one.rule == "part"), None)
     coarse = leading is not None and "Most is lost in the resolution" in leading.says
