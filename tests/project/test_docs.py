@@ -58,6 +58,7 @@ def only_as_in_the_readme(page: Path) -> bool:
 def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the documentation names, the model being a tiny one."""
     Tiny(prototypes=32, metadata=ultralytics_metadata()).save(tmp_path / "yolov8n-seg.onnx")
+    Tiny(prototypes=32, metadata=ultralytics_metadata()).save(tmp_path / "int8.onnx")
     Tiny(prototypes=32).save(tmp_path / "foreign.onnx")
     (tmp_path / "names.txt").write_text("cat\ndog\nfish\n")
     image = cv2.resize(scenes.draw_scene(0).image, (320, 240))
