@@ -208,9 +208,9 @@ def test_a_split_that_is_the_training_split_is_noticed(tmp_path: Path) -> None:
 def test_diagnose_names_the_command_to_run_next(scenes: Path, tmp_path: Path) -> None:
     done = command("diagnose", scenes, "--model", "sample", "--split", "train", "--limit", 1, "--out", tmp_path / "out")
     (line,) = [line for line in done.stdout.splitlines() if "maskprism labels" in line]
-    arguments = shlex.split(line.partition(": maskprism ")[2])
+    arguments = shlex.split(line)[1:]
     assert arguments[:2] == ["labels", str(scenes)]
     done = command(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    ids = pq.read_table(tmp_path / "labels" / "labels.parquet").column("image").to_pylist()
+    ids = pq.read_table(tmp_path / "out-labels" / "labels.parquet").column("image").to_pylist()
     assert all(name.startswith("images/train/") for name in ids)
