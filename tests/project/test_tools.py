@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+NEED_TORCH = {"train_sample_model.py", "labels_worth.py"}
 TOOLS = [
-    *sorted((ROOT / "benchmarks").rglob("*.py")),
-    *(path for path in sorted((ROOT / "utils").glob("*.py")) if path.name != "train_sample_model.py"),  # needs torch
+    path
+    for path in (*sorted((ROOT / "benchmarks").rglob("*.py")), *sorted((ROOT / "utils").glob("*.py")))
+    if path.name not in NEED_TORCH
 ]
 
 
