@@ -182,8 +182,8 @@ def test_the_address_says_which_instance_is_open(offline: Context, diagnosed: tu
     dialog.locator(".stage").wait_for()
     assert dialog.locator(".heading .name").inner_text() == row.class_name
     page.keyboard.press("Escape")
-    dialog.wait_for(state="detached")
-    assert page.url == report.as_uri()
+    page.wait_for_url(report.as_uri())
+    assert dialog.count() == 0
 
 
 def test_strips_show_what_was_missed_and_what_is_wrong(offline: Context, diagnosed: tuple[Diagnosis, Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,8 +44,19 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(results: Path) -> Iterator[str]:
     process, url = start(results / "results", "--images", results / "data" / "images", "--data", results / "data")
+    _wait_for_the_scan(url)
     yield url
     stop(process)
+
+
+def _wait_for_the_scan(url: str) -> None:
+    """Wait until all images are examined: a map without instances is answered with 404."""
+    for _ in range(300):
+        states = httpx.get(f"{url.replace('reports/', '')}api/images").json()["states"]
+        if not states["waiting"]:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"the scan does not end: {states}")
 
 
 @pytest.fixture
@@ -52,7 +64,7 @@ def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(15_000)
     complaints: list[str] = []
-    context.on("console", lambda m: m.type == "error" and complaints.append(m.text))
+    context.on("console", lambda m: m.type == "error" and complaints.append(f"{m.text}: {m.location}"))
     context.on("weberror", lambda e: complaints.append(str(e.error)))
     yield context.new_page()
     context.close()
