@@ -46,6 +46,14 @@ def _models_opened_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what stands around figures."""
+    from helpers.undrawn import without_drawing
+
+    without_drawing(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with real models and images; skips the test where there is none."""
