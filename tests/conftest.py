@@ -38,11 +38,13 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _models_opened_once() -> Iterator[None]:
+def _nothing_twice() -> Iterator[None]:
+    """Open models once, and wait for no disk: a test may crash, but the machine stays on."""
     from helpers.opened_once import open_once
 
     with pytest.MonkeyPatch.context() as patch:
         open_once(patch, REAL_DATA / "models")
+        patch.setattr(os, "fsync", lambda file: None)
         yield
 
 
