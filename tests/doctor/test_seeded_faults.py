@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import maskprism
 from doctor import faults
 from helpers.in_process import command as run
+from helpers.opened_once import remembering
 from maskprism import Model
 from maskprism.analysis.dataset.findings import findings_of
 from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.models.options import SAMPLE_MODEL
-from maskprism.models.runtimes import FunctionRuntime
 
 FAULTS = {
     "crop_too_tight": ("boxes", "0.88 times as wide and 0.88 times as high"),
@@ -42,21 +39,7 @@ LABEL_FAULTS = {
 REAL = ("yolov8n-seg.onnx", "yolov5n-seg.onnx")
 
 
-@cache
-def remembering(path: Path) -> Model:
-    """The model, which computes each batch once: most faults are made of the same outputs."""
-    model = maskprism.load(path, threads=1)
-    known: dict[bytes, list[np.ndarray]] = {}
-
-    def function(batch: np.ndarray) -> list[np.ndarray]:
-        key = sha256(batch).digest()
-        if key not in known:
-            known[key] = model.runtime(batch)
-            for output in known[key]:
-                output.flags.writeable = False
-        return known[key]
-
-    return replace(model, runtime=FunctionRuntime(function, model.runtime.input, model.runtime.metadata))
+opened = cache(lambda path: remembering(maskprism.load(path, threads=1)))
 
 
 def first_cause(path: Path, fault: str, images: Sequence[Any], folder: Path) -> tuple[str, str]:
@@ -66,7 +49,7 @@ def first_cause(path: Path, fault: str, images: Sequence[Any], folder: Path) -> 
         cause = maskprism.compare(model, maskprism.load(folder / "int4.onnx", threads=1), images).causes[0]
         assert name in cause.sentence
         return cause.name, cause.sentence
-    model = remembering(path)
+    model = opened(path)  # most faults are made of the same outputs
     model = faults.with_objectness(model) if fault == "objectness_missing" else model
     cause = maskprism.compare(model, getattr(faults, fault)(model), images).causes[0]
     return cause.name, cause.sentence

@@ -7,14 +7,30 @@ the session and what came of these runs are kept; whatever `load` makes of them 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from maskprism.models import SAMPLE_MODEL, loading
+from maskprism.models import SAMPLE_MODEL, Model, loading
 from maskprism.models.families.family import Probe
-from maskprism.models.runtimes import Runtime
+from maskprism.models.runtimes import FunctionRuntime, Runtime
+
+
+def remembering(model: Model) -> Model:
+    """The model, which computes each batch once, for several questions about the same images."""
+    known: dict[bytes, list[np.ndarray]] = {}
+
+    def function(batch: np.ndarray) -> list[np.ndarray]:
+        key = sha256(batch).digest()
+        if key not in known:
+            known[key] = _read_only(model.runtime(batch))
+        return known[key]
+
+    return replace(model, runtime=FunctionRuntime(function, model.runtime.input, model.runtime.metadata))
 
 
 def open_once(monkeypatch: pytest.MonkeyPatch, real_models: Path) -> None:
@@ -36,9 +52,7 @@ def open_once(monkeypatch: pytest.MonkeyPatch, real_models: Path) -> None:
             return run(runtime, *how, **noise)
         key = id(runtime), *how, *noise.items()
         if key not in kept:
-            kept[key] = run(runtime, *how, **noise)
-            for output in kept[key]:
-                output.flags.writeable = False
+            kept[key] = _read_only(run(runtime, *how, **noise))
         return kept[key]
 
     def repeats(probe: Probe, *how: Any, **noise: bool) -> bool:
@@ -54,6 +68,12 @@ def open_once(monkeypatch: pytest.MonkeyPatch, real_models: Path) -> None:
     monkeypatch.setattr(loading, "open_runtime", runtime_of)
     monkeypatch.setattr(loading, "_run", outputs)
     monkeypatch.setattr(loading, "_is_repeatable", repeats)
+
+
+def _read_only(outputs: list[np.ndarray]) -> list[np.ndarray]:
+    for output in outputs:
+        output.flags.writeable = False
+    return outputs
 
 
 def _is_kept(path: Path, real_models: Path) -> bool:
