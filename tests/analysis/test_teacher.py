@@ -19,7 +19,7 @@ from maskprism import load
 from maskprism.analysis.comparison import compare
 from maskprism.analysis.tuning import pseudo_labels
 from maskprism.analysis.tuning.fitting import Effort
-from maskprism.cli.options import Detections
+from maskprism.cli.options import DetectionOptions
 from maskprism.cli.tune import tune as tune_command
 from maskprism.datasets.augmentation import Augmentation
 from maskprism.datasets.scenes import draw_scene, write_dataset
@@ -204,5 +204,5 @@ def test_mistakes_of_the_user(damaged: Path, scenes: Path, tmp_path: Path) -> No
     refused("have no class in common; the teacher must be", teacher=tiny({0: "cat", 1: "dog", 2: "fish"}, 320))
     few = str(scenes / "0[0-2].png")
     refused(r"0 of 3 images have an instance that found", images=few, teacher=tiny(names, 320))
-    refused(r"finds no masks of classes that the model knows", images=few, detections=Detections(conf=0.9999))
+    refused(r"finds no masks of classes that the model knows", images=few, detections=DetectionOptions(conf=0.9999))
     assert not out.exists()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Crowds, Detections, Labels, ModelFile, Reading, labels_for, load_model
+from maskprism.cli.options import Crowds, DetectionOptions, Labels, ModelFile, ReadingOptions, labels_for, load_model
 from maskprism.cli.output import Outcome, Output, command, print_json
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def serve(
     static: Path | None = None,
     drop: Annotated[bool, Parameter(negative=())] = False,
     open_browser: Annotated[bool, Parameter(name="--open", negative=())] = False,
-    reading: Reading = Reading(),
-    detections: Detections = Detections(),
+    reading: ReadingOptions = ReadingOptions(),
+    detections: DetectionOptions = DetectionOptions(),
     output: Output = Output(),
 ) -> Outcome:
     """Show a folder of images in the browser: a gallery and the viewer.
