@@ -10,6 +10,8 @@ PIP := python -m pip install --quiet --no-compile
 # every environment takes its packages, and what builds them, in the versions of the lock file
 export PIP_CONSTRAINT := $(LOCK)
 export PIP_BUILD_CONSTRAINT := $(LOCK)
+# as images of containers set it: then every process would compile all that it imports
+unexport PYTHONDONTWRITEBYTECODE
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
 .PHONY: setup lock check check-viewer viewer static space test coverage test-docs test-browser test-python test-minimum test-ultralytics \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -28,15 +29,39 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
+REAL_DATA = ROOT / (os.environ.get("MASKPRISM_REAL_DATA") or "../shared")
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests out of garbage collection: they stay to the end."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_twice() -> Iterator[None]:
+    """Open models once, and wait for no disk: a test may crash, but the machine stays on."""
+    from helpers.opened_once import open_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        open_once(patch, REAL_DATA / "models")
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what stands around figures."""
+    from helpers.undrawn import without_drawing
+
+    without_drawing(monkeypatch)
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with real models and images; skips the test where there is none."""
-    folder = ROOT / (os.environ.get("MASKPRISM_REAL_DATA") or "../shared")
-    if not (folder / "models").is_dir() or not (folder / "images").is_dir():
-        pytest.skip(f"no real models and images in {folder}; name their folder in MASKPRISM_REAL_DATA")
-    return folder
+    if not (REAL_DATA / "models").is_dir() or not (REAL_DATA / "images").is_dir():
+        pytest.skip(f"no real models and images in {REAL_DATA}; name their folder in MASKPRISM_REAL_DATA")
+    return REAL_DATA
 
 
 @pytest.fixture(scope="session")

@@ -67,12 +67,6 @@ def found(data: Path, model: Model) -> Diagnosis:
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of what stands around figures."""
-    without_drawing(monkeypatch)
-
-
-@pytest.fixture
 def own_data(data: Path, tmp_path: Path) -> Path:
     """A copy of the data set to spoil."""
     shutil.copytree(data.parent, tmp_path / "own")

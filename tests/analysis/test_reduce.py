@@ -33,7 +33,7 @@ from maskprism.analysis.reduction.trade_off import (
     measure,
     reductions,
 )
-from maskprism.cli.options import Detections
+from maskprism.cli.options import DetectionOptions
 from maskprism.cli.reduce import reduce as reduce_command
 from maskprism.datasets.scenes import NAMES, draw_scene, write_dataset
 from maskprism.datasets.visit import Failure
@@ -438,7 +438,7 @@ def test_mistakes_of_the_user(tiny: Path, dataset: Path, tmp_path: Path) -> None
     refused("limit is 0", keep=3, limit=0)
     refused("there is no such file or folder", keep=3, images=tmp_path / "none")
     refused("detection model", Tiny(family="detect").save(tmp_path / "detect.onnx"), keep=3)
-    refused("no instance in the images", keep=3, detections=Detections(conf=0.99))
+    refused("no instance in the images", keep=3, detections=DetectionOptions(conf=0.99))
     refused(r"none of its \d+ classes", keep=3, images=dataset, split="train")
     (tmp_path / "model.pt").write_bytes(b"x")
     refused("only ONNX files can be rewritten; export the model first", tmp_path / "model.pt", keep=3)

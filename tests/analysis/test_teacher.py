@@ -18,8 +18,8 @@ from helpers.tuned import tune, with_little_effort
 from maskprism import load
 from maskprism.analysis.comparison import compare
 from maskprism.analysis.tuning import pseudo_labels
-from maskprism.analysis.tuning.fitting import FULL_EFFORT
-from maskprism.cli.options import Detections
+from maskprism.analysis.tuning.fitting import Effort
+from maskprism.cli.options import DetectionOptions
 from maskprism.cli.tune import tune as tune_command
 from maskprism.datasets.augmentation import Augmentation
 from maskprism.datasets.scenes import draw_scene, write_dataset
@@ -127,7 +127,8 @@ def test_a_teacher_that_fails_is_told_of(scenes: Path) -> None:
 
 def test_a_known_map_is_undone(damaged: Path, scenes: Path) -> None:
     model = load(damaged)
-    found = tune(pseudo_labels(load("sample"), model, scenes), model, folds=3, per_level=False, effort=FULL_EFFORT)
+    effort = Effort(ridges=(0.3, 0.03), views=1, steps=100)
+    found = tune(pseudo_labels(load("sample"), model, scenes), model, folds=3, per_level=False, effort=effort)
     assert found.teacher is not None
     assert found.helps
     before = compare(load("sample"), model, HELD_OUT).mean_iou
@@ -136,6 +137,7 @@ def test_a_known_map_is_undone(damaged: Path, scenes: Path) -> None:
     assert after > 0.99
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_quantised_file_is_repaired_by_the_command(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,5 +204,5 @@ def test_mistakes_of_the_user(damaged: Path, scenes: Path, tmp_path: Path) -> No
     refused("have no class in common; the teacher must be", teacher=tiny({0: "cat", 1: "dog", 2: "fish"}, 320))
     few = str(scenes / "0[0-2].png")
     refused(r"0 of 3 images have an instance that found", images=few, teacher=tiny(names, 320))
-    refused(r"finds no masks of classes that the model knows", images=few, detections=Detections(conf=0.9999))
+    refused(r"finds no masks of classes that the model knows", images=few, detections=DetectionOptions(conf=0.9999))
     assert not out.exists()

@@ -25,7 +25,7 @@ from maskprism.analysis.tuning.evidence import Evidence, evidence_of
 from maskprism.analysis.tuning.fitting import SHARPNESS, SPREAD, Objective, Setting, fit, sampled_ious
 from maskprism.analysis.tuning.tuning import Tuning
 from maskprism.analysis.tuning.validation import cross_fit, curve_sizes, fits
-from maskprism.cli.options import Reading
+from maskprism.cli.options import ReadingOptions
 from maskprism.cli.tune import tune as tune_command
 from maskprism.datasets import Dataset, GroundTruth, open_dataset
 from maskprism.datasets.scenes import draw_scene, write_dataset
@@ -529,7 +529,7 @@ def test_mistakes_of_the_user(damaged: Path, dataset: Path, tmp_path: Path) -> N
 
     refused("expected a file name ending in .onnx, as the model has it, or in .json", out=tmp_path / "tuned.pt")
     refused("as the model has it, or in .json", out=tmp_path / "correction.npz")
-    refused("leave out --correction", reading=Reading(correction=tmp_path / "correction.json"))
+    refused("leave out --correction", reading=ReadingOptions(correction=tmp_path / "correction.json"))
     refused("is the model itself", out=damaged)
     refused("there is no such model file", tmp_path / "none.onnx")
     (tmp_path / "there.onnx").write_bytes(b"")

@@ -19,7 +19,6 @@ import pytest
 from helpers import in_process
 from helpers.in_process import Done, says
 from helpers.tiny_models import Tiny
-from helpers.undrawn import without_drawing
 from maskprism import cli
 from maskprism.datasets.scenes import draw_scene
 
@@ -193,6 +192,7 @@ def test_extract_fails_when_every_image_fails(model: Path, tmp_path: Path) -> No
     assert (tmp_path / "t.images.parquet").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_demo_tells_the_whole_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On fewer scenes than it has for users; CI runs the whole as README says."""
     scenes, pictured = 3, 1
@@ -212,7 +212,6 @@ def test_demo_tells_the_whole_story(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "mask AP" in (tmp_path / "demo" / "diagnosis" / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "demo" / "page.html").read_text(encoding="utf-8").count("maskprism-scene-") >= pictured
     assert len(list((tmp_path / "demo" / "scenes" / "labels").rglob("*.txt"))) == scenes
-    without_drawing(monkeypatch)
     again = run("demo", "--out", tmp_path / "demo", "--overwrite")
     assert again.returncode == 0
     assert again.stdout == result.stdout

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from cyclopts.argument import Argument
 from helpers import in_process
 from helpers.tiny_models import Tiny, ultralytics_metadata
 from helpers.tuned import with_little_effort
+from helpers.undrawn import without_drawing
 from maskprism import cli
 from maskprism._common.text import json_text
 from maskprism.cli.options import Table
@@ -141,6 +143,7 @@ def call(work: Path) -> Call:
 # --- options
 
 
+@cache
 def options_of(name: str) -> dict[str, Argument]:
     found = {}
     for argument in cli.app[name].assemble_argument_collection(parse_docstring=True):
@@ -294,6 +297,7 @@ def test_json_is_what_the_documentation_says(
 ) -> None:
     monkeypatch.setattr("maskprism.cli.sample_story.run_demo", no_work)
     with_little_effort(monkeypatch)
+    without_drawing(monkeypatch)
     (work / "broken").mkdir(exist_ok=True)
     (work / "broken" / "b.png").write_bytes(b"no image")
     line = LINES.get(name, cli.COMMANDS[name].examples[0])

@@ -15,7 +15,7 @@ from maskprism.analysis.dataset.findings import Finding
 from maskprism.analysis.intervals import Interval
 from maskprism.cli import COMMANDS, app
 from maskprism.cli.next_commands import commands_after, words_of
-from maskprism.cli.options import Detections, Reading
+from maskprism.cli.options import DetectionOptions, ReadingOptions
 from maskprism.datasets.scenes import write_dataset
 from maskprism.models.options import SAMPLE_MODEL
 
@@ -67,7 +67,9 @@ def test_classes_are_given_by_name(tmp_path: Path) -> None:
 
 
 def test_options_become_the_words_that_were_typed() -> None:
-    words = words_of({"split": "val", "images": None}, Reading(imgsz=960), Detections(classes=["disc", 2], conf=0.4))
+    words = words_of(
+        {"split": "val", "images": None}, ReadingOptions(imgsz=960), DetectionOptions(classes=["disc", 2], conf=0.4)
+    )
     assert words == ["--split", "val", "--imgsz", "960", "--conf", "0.4", "--classes", "disc", "2"]
 
 
@@ -77,7 +79,7 @@ def test_the_next_commands_have_the_users_own_paths(tmp_path: Path) -> None:
     model.write_bytes(SAMPLE_MODEL.read_bytes())
     loaded = maskprism.load(model, conf=0.001, multi_label=True, threads=1)
     found = maskprism.diagnose(maskprism.open_dataset(data), loaded)
-    lines = commands_after(found, [], data, model, out, Reading(device="cpu"))
+    lines = commands_after(found, [], data, model, out, ReadingOptions(device="cpu"))
     assert [shlex.split(line)[1] for line in lines] == ["labels", "tune", "serve"]
     for line in lines:
         words = shlex.split(line)

@@ -205,6 +205,7 @@ def test_a_split_that_is_the_training_split_is_noticed(tmp_path: Path) -> None:
     says(done, "there is no other split to compare with", code=0)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_diagnose_names_the_command_to_run_next(scenes: Path, tmp_path: Path) -> None:
     done = command("diagnose", scenes, "--model", "sample", "--split", "train", "--limit", 1, "--out", tmp_path / "out")
     (line,) = [line for line in done.stdout.splitlines() if "maskprism labels" in line]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import maskprism
-from parity.comparison import Tally, ask
+from parity.comparison import Tally, ask_both
 
 
 @pytest.mark.parametrize("file", ["yolov8n-seg.pt", "yolov8n-seg.onnx"])
@@ -18,8 +18,9 @@ def test_every_image_of_coco128(real_data, images, file):
     canvas, native = Tally(), Tally()
     for image in images:
         prediction = model.predict(image)
-        canvas.add(prediction, *ask(yolo, str(image), retina=False))
-        native.add(prediction.with_rule("retina"), *ask(yolo, str(image), retina=True))
+        flat, full = ask_both(yolo, str(image)).values()
+        canvas.add(prediction, *flat)
+        native.add(prediction.with_rule("retina"), *full)
     for tally in (canvas, native):
         tally.check(at_least=600)
         assert tally.worst_iou >= 0.999, tally

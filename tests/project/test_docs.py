@@ -19,6 +19,7 @@ import yaml
 from helpers import in_process
 from helpers.tiny_models import Tiny, ultralytics_metadata
 from helpers.tuned import with_little_effort
+from helpers.undrawn import without_drawing
 from maskprism.cli import app
 from maskprism.datasets import scenes
 
@@ -70,6 +71,7 @@ def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(scenes, "draw_scene", drawn_once)
     with_little_effort(monkeypatch)
+    without_drawing(monkeypatch)
     return tmp_path
 
 

@@ -66,6 +66,7 @@ def test_notebook_explains_a_real_network(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert "pixels that differ from the model's mask: 0 of" in printed(notebook)
 
 
+@pytest.mark.docs
 def test_quick_start_writes_what_it_promises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     notebook = execute(monkeypatch, tmp_path, QUICK_START)

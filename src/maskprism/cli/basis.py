@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from maskprism._common.files import write_atomically
 from maskprism._common.text import counted, in_brief, json_text
 from maskprism.cli.options import (
-    Detections,
+    DetectionOptions,
     Images,
     Limit,
     ModelFile,
     Out,
-    Reading,
+    ReadingOptions,
     Replace,
     Work,
     check_out,
@@ -50,8 +50,8 @@ def basis(
     region: Literal["boxes", "image"] = "boxes",
     pictures: int = 3,
     scale: Literal["shared", "each"] = "shared",
-    reading: Reading = Reading(),
-    detections: Detections = Detections(),
+    reading: ReadingOptions = ReadingOptions(),
+    detections: DetectionOptions = DetectionOptions(),
     work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:

@@ -11,11 +11,11 @@ from cyclopts import Group, Parameter
 from maskprism._common.text import single_line
 from maskprism.cli.options import (
     Crowds,
-    Detections,
+    DetectionOptions,
     Labels,
     Limit,
     Out,
-    Reading,
+    ReadingOptions,
     Replace,
     Source,
     Work,
@@ -33,13 +33,13 @@ _TOLERANCE = Group("Tolerance, on the same canvas", sort_key=9)
 
 
 SecondReading = Annotated[
-    Reading,
+    ReadingOptions,
     Parameter(name="*", group=_SECOND, name_transform=lambda name: f"{name.replace('_', '-')}-b"),
 ]
-"""The options of `Reading` once more, with -b behind their names."""
+"""The options of `ReadingOptions` once more, with -b behind their names."""
 
 
-def reading_of_b(first: Reading, second: Reading) -> Reading:
+def reading_of_b(first: ReadingOptions, second: ReadingOptions) -> ReadingOptions:
     """Return how B is read: where it is not said, names, rule, size and device are those of A."""
     return replace(
         second,
@@ -75,9 +75,9 @@ def compare(
     max_unmatched: Annotated[float, Parameter(group=_TOLERANCE)] = 0.01,
     max_score_drift: Annotated[float, Parameter(group=_TOLERANCE)] = 0.01,
     worst: int = 6,
-    reading: Reading = Reading(),
-    second: SecondReading = Reading(),
-    detections: Detections = Detections(),
+    reading: ReadingOptions = ReadingOptions(),
+    second: SecondReading = ReadingOptions(),
+    detections: DetectionOptions = DetectionOptions(),
     work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:

@@ -13,11 +13,11 @@ from cyclopts import Parameter
 
 from maskprism.cli.options import (
     Crowds,
-    Detections,
+    DetectionOptions,
     Limit,
     ModelFiles,
     Out,
-    Reading,
+    ReadingOptions,
     Replace,
     Split,
     Work,
@@ -66,8 +66,8 @@ def diagnose(
     worst: int = 48,
     table: Literal["parquet", "csv"] = "parquet",
     tune: Annotated[bool, Parameter(negative=())] = False,
-    reading: Reading = Reading(),
-    detections: Detections = Detections(),
+    reading: ReadingOptions = ReadingOptions(),
+    detections: DetectionOptions = DetectionOptions(),
     work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:
@@ -151,7 +151,7 @@ class _Options:
     table: Literal["parquet", "csv"]
     tune: bool
     work: Work
-    reading: Reading
+    reading: ReadingOptions
 
 
 class _Done(NamedTuple):
@@ -163,7 +163,7 @@ class _Done(NamedTuple):
     failed: bool
 
 
-def _load(path: Path | None, reading: Reading, detections: Detections) -> tuple[Model, float]:
+def _load(path: Path | None, reading: ReadingOptions, detections: DetectionOptions) -> tuple[Model, float]:
     """Return a model with the detections that AP takes, and the score from which they are shown."""
     network = load_model(path, reading, detections, threads=1, multi_label=True)
     conf = network.keep.conf

@@ -11,12 +11,12 @@ from cyclopts import Group, Parameter
 
 from maskprism._common.text import counted, readable, single_line
 from maskprism.cli.options import (
-    Detections,
+    DetectionOptions,
     Images,
     Limit,
     ModelFile,
     Out,
-    Reading,
+    ReadingOptions,
     Replace,
     Seed,
     check_out,
@@ -106,8 +106,8 @@ def explain(
     scale: Literal["shared", "each"] = "shared",
     top: int = 10,
     asked: Asked = Asked(),
-    reading: Reading = Reading(),
-    detections: Detections = Detections(),
+    reading: ReadingOptions = ReadingOptions(),
+    detections: DetectionOptions = DetectionOptions(),
     output: Output = Output(),
 ) -> Outcome:
     """Draw how masks are made of prototypes and coefficients.

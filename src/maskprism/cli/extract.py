@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 from maskprism._common.text import readable
 from maskprism.cli.options import (
-    Detections,
+    DetectionOptions,
     Limit,
     ModelFile,
     Overwrite,
-    Reading,
+    ReadingOptions,
     Source,
     Table,
     Work,
@@ -46,8 +46,8 @@ def extract(
     limit: Limit = None,
     overwrite: Overwrite = False,
     prototypes: Literal["summary", "fp16", "fp32"] | None = None,
-    reading: Reading = Reading(),
-    detections: Detections = Detections(),
+    reading: ReadingOptions = ReadingOptions(),
+    detections: DetectionOptions = DetectionOptions(),
     work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Detections, Out, Reading, Replace, check_out, load_model
+from maskprism.cli.options import DetectionOptions, Out, ReadingOptions, Replace, check_out, load_model
 from maskprism.cli.output import Outcome, Output, command
 from maskprism.errors import InputError
 
@@ -31,8 +31,8 @@ def filmstrip(
     image: Path | None = None,
     prototypes: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
     image_index: int = 0,
-    reading: Reading = Reading(),
-    detections: Detections = Detections(),
+    reading: ReadingOptions = ReadingOptions(),
+    detections: DetectionOptions = DetectionOptions(),
     output: Output = Output(),
 ) -> Outcome:
     """Draw how prototypes change from checkpoint to checkpoint.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from maskprism._common.text import single_line
-from maskprism.cli.options import Detections, ModelFile, Reading, load_model
+from maskprism.cli.options import DetectionOptions, ModelFile, ReadingOptions, load_model
 from maskprism.cli.output import Outcome, Output, command
 
 
@@ -18,7 +18,7 @@ from maskprism.cli.output import Outcome, Output, command
     "`rule`, `preprocessing`, `version`, `sha256`, `correction`, `notes`, `fixed_size`, `mask_decoder` "
     '("compiled" or "pure")',
 )
-def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Output = Output()) -> Outcome:
+def info(model: ModelFile = None, *, reading: ReadingOptions = ReadingOptions(), output: Output = Output()) -> Outcome:
     """Print what a model is.
 
     Family, runtime, input size, prototypes, classes, mask rule, fingerprint.
@@ -31,7 +31,7 @@ def info(model: ModelFile = None, *, reading: Reading = Reading(), output: Outpu
     from maskprism.cli.terminal import TerminalConsole
     from maskprism.core.decoding import implementation
 
-    spec = load_model(model, reading, Detections()).spec
+    spec = load_model(model, reading, DetectionOptions()).spec
     entries = {
         "model": single_line(spec.name),
         "layout": spec.layout,

@@ -13,10 +13,10 @@ from cyclopts import Parameter, validators
 from maskprism._common.text import counted
 from maskprism.cli.options import (
     Crowds,
-    Detections,
+    DetectionOptions,
     Limit,
     ModelFile,
-    Reading,
+    ReadingOptions,
     Replace,
     Seed,
     Work,
@@ -69,8 +69,8 @@ def labels(
     limit: Limit = None,
     seed: Seed = 0,
     work: Work = Work(),
-    reading: Reading = Reading(),
-    detections: Detections = Detections(),
+    reading: ReadingOptions = ReadingOptions(),
+    detections: DetectionOptions = DetectionOptions(),
     output: Output = Output(),
 ) -> Outcome:
     """Find the labels that are probably wrong, and say how.
@@ -256,7 +256,7 @@ class _Judge(NamedTuple):
         return [place for place, image in enumerate(dataset.images.pending(frozenset())) if image.name in images]
 
 
-def _load(path: Path | None, reading: Reading, detections: Detections, work: Work) -> _Judge:
+def _load(path: Path | None, reading: ReadingOptions, detections: DetectionOptions, work: Work) -> _Judge:
     from maskprism.analysis.labels.features import MIN_SCORE
 
     loaded = load_model(path, reading, detections, threads=work.threads)
@@ -264,11 +264,11 @@ def _load(path: Path | None, reading: Reading, detections: Detections, work: Wor
     return _Judge(loaded, loaded.spec.name, loaded.spec.names)
 
 
-def _stored(table: Path, reading: Reading, detections: Detections) -> _Judge:
+def _stored(table: Path, reading: ReadingOptions, detections: DetectionOptions) -> _Judge:
     """Return a table in place of the model that it was extracted with."""
     from maskprism.tables.stored_predictions import StoredPredictions
 
-    if (reading, detections) != (Reading(), Detections()):
+    if (reading, detections) != (ReadingOptions(), DetectionOptions()):
         raise InputError("--table has the detections that were extracted: give options of the model to `extract`")
     stored = StoredPredictions.open(table)
     settings = stored.table.metadata
@@ -280,7 +280,7 @@ def _measured(
     dataset: Dataset,
     seed: int,
     work: Work,
-    reading: Reading,
+    reading: ReadingOptions,
     output: Output,
     failures: list[Failure],
     *,
@@ -301,7 +301,7 @@ def _measured(
 
 
 def _fold_parts(
-    dataset: Dataset, folds: list[str], reading: Reading, detections: Detections, work: Work
+    dataset: Dataset, folds: list[str], reading: ReadingOptions, detections: DetectionOptions, work: Work
 ) -> tuple[list[tuple[_Judge, Dataset]], int]:
     """Return each fold's model with the images that it judges, and how many images no model judges."""
     from maskprism.analysis.labels.held_out import judged_by_folds

@@ -24,7 +24,7 @@ def words_of(*groups: Any, without: Iterable[str] = ()) -> list[str]:
     Parameters
     ----------
     *groups
-        Dataclasses of options, such as `Reading`, or mappings of option names to values.
+        Dataclasses of options, such as `ReadingOptions`, or mappings of option names to values.
     without
         Names that are left out.
     """

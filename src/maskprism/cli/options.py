@@ -120,10 +120,6 @@ class DetectionOptions(options.Detections):
     agnostic: Annotated[bool | None, Parameter(parse=False)] = None
 
 
-Reading = ReadingOptions
-Detections = DetectionOptions
-
-
 @Parameter(name="*", group=_WORK)
 @dataclass(frozen=True)
 class Work:
@@ -139,13 +135,13 @@ class Work:
     gpus: float | None = None
     """Of each process of the cluster; default: 1 with --device cuda."""
 
-    def open(self, reading: Reading) -> AbstractContextManager[Engine]:
+    def open(self, reading: ReadingOptions) -> AbstractContextManager[Engine]:
         """Return the engine; see `open_engine`."""
         from maskprism._common.parallel import open_engine
 
         return open_engine(self.engine, self.workers, self.gpus_for(reading))
 
-    def gpus_for(self, reading: Reading) -> float:
+    def gpus_for(self, reading: ReadingOptions) -> float:
         """GPUs of each process, for a model that is read so."""
         on_gpu = self.engine == "ray" and (reading.device or "").startswith("cuda")
         return float(on_gpu) if self.gpus is None else self.gpus
@@ -225,8 +221,8 @@ def check_out(
 
 def load_model(
     path: Path | None,
-    reading: Reading,
-    detections: Detections,
+    reading: ReadingOptions,
+    detections: DetectionOptions,
     *,
     threads: int | None = None,
     multi_label: bool = False,

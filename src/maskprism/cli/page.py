@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from maskprism.cli.options import (
     Crowds,
-    Detections,
+    DetectionOptions,
     Images,
     Labels,
     Limit,
     ModelFile,
     Out,
-    Reading,
+    ReadingOptions,
     Replace,
     check_out,
     labels_for,
@@ -53,8 +53,8 @@ def page(
     against: Path | None = None,
     data: Labels = None,
     crowds: Crowds = "left-out",
-    reading: Reading = Reading(),
-    detections: Detections = Detections(),
+    reading: ReadingOptions = ReadingOptions(),
+    detections: DetectionOptions = DetectionOptions(),
     output: Output = Output(),
 ) -> Outcome:
     """Write one HTML file: move a coefficient, watch the mask.

@@ -10,13 +10,13 @@ from cyclopts import Parameter, validators
 from maskprism._common.choices import ExportName, Segmentation
 from maskprism._common.text import counted, readable
 from maskprism.cli.options import (
-    Detections,
+    DetectionOptions,
     Images,
     Limit,
     ModelFile,
     Out,
     Overwrite,
-    Reading,
+    ReadingOptions,
     Work,
     check_out,
     load_model,
@@ -56,8 +56,8 @@ def predict(
     copy_images: Annotated[bool, Parameter(negative=())] = False,
     batch: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     work: Work = Work(),
-    reading: Reading = Reading(),
-    detections: Detections = Detections(),
+    reading: ReadingOptions = ReadingOptions(),
+    detections: DetectionOptions = DetectionOptions(),
     output: Output = Output(),
 ) -> Outcome:
     """Write the masks of images as COCO, YOLO, LabelMe, PNG or pictures.

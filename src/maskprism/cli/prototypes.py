@@ -9,12 +9,12 @@ from cyclopts import Parameter
 
 from maskprism._common.text import counted, in_brief
 from maskprism.cli.options import (
-    Detections,
+    DetectionOptions,
     Images,
     Limit,
     ModelFile,
     Out,
-    Reading,
+    ReadingOptions,
     Replace,
     Work,
     check_out,
@@ -63,8 +63,8 @@ def prototypes(
     basis: Path | None = None,
     moved: int = 20,
     cards: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
-    reading: Reading = Reading(),
-    detections: Detections = Detections(),
+    reading: ReadingOptions = ReadingOptions(),
+    detections: DetectionOptions = DetectionOptions(),
     work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:

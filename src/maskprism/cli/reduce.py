@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 from maskprism._common.files import write_atomically, written_together
 from maskprism.cli.options import (
     Crowds,
-    Detections,
+    DetectionOptions,
     Limit,
     ModelFile,
     Out,
-    Reading,
+    ReadingOptions,
     Replace,
     Split,
     check_out,
@@ -53,8 +53,8 @@ def reduce(
     crowds: Crowds = "left-out",
     limit: Limit = None,
     overwrite: Replace = False,
-    reading: Reading = Reading(),
-    detections: Detections = Detections(),
+    reading: ReadingOptions = ReadingOptions(),
+    detections: DetectionOptions = DetectionOptions(),
     output: Output = Output(),
 ) -> Outcome:
     """Write a smaller ONNX model, and say what it costs and saves.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from maskprism.cli.options import Crowds, Detections, Labels, ModelFile, Reading, labels_for, load_model
+from maskprism.cli.options import Crowds, DetectionOptions, Labels, ModelFile, ReadingOptions, labels_for, load_model
 from maskprism.cli.output import Outcome, Output, command, print_json
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 MAX_WORKERS = 4
 
@@ -41,8 +44,8 @@ def serve(
     static: Path | None = None,
     drop: Annotated[bool, Parameter(negative=())] = False,
     open_browser: Annotated[bool, Parameter(name="--open", negative=())] = False,
-    reading: Reading = Reading(),
-    detections: Detections = Detections(),
+    reading: ReadingOptions = ReadingOptions(),
+    detections: DetectionOptions = DetectionOptions(),
     output: Output = Output(),
 ) -> Outcome:
     """Show a folder of images in the browser: a gallery and the viewer.
@@ -95,16 +98,21 @@ def serve(
         raise InputError(
             "name a folder with images or results, or one of finished pages with --static DIR, or --drop; one of them"
         )
+    allowed = allow_host or ()
+    door = (host, port, open_browser, output)
     if drop:
-        return _serve_drop(host, port, allow_host or [], open_browser, output)
+        app = server.create_drop_app(host=host, allowed_hosts=allowed)
+        return _serve_pages(app, {"folder": None}, "models in the browser", *door)
     if static is not None:
-        return _serve_static(static, host, port, allow_host or [], open_browser, output)
+        app = server.create_static_app(static, host=host, allowed_hosts=allowed)
+        return _serve_pages(app, {"folder": static}, str(static), *door)
     assert folder is not None
     results = folder if holds_results(folder) else None
     if results is None and images is not None:
         raise InputError(f"{folder}: holds no results (NAME.manifest.json), and --images is for a folder of results")
     if results is not None and images is None:
-        return _serve_results(results, host, port, allow_host or [], open_browser, output)
+        app = server.create_results_app(results, order=[*COMMANDS], host=host, allowed_hosts=allowed)
+        return _serve_pages(app, {"folder": results}, f"results of {results}", *door, of_results=True)
     folder = images or folder
     for name, value in (
         ("cache-mb", cache_mb),
@@ -140,7 +148,7 @@ def serve(
         network,
         host=host,
         port=port,
-        allowed_hosts=allow_host or (),
+        allowed_hosts=allowed,
         labels=None if truth is None else truth.match,
         judged=judged,
         limits=limits,
@@ -159,42 +167,30 @@ def holds_results(folder: Path) -> bool:
     return next(folder.rglob(f"*{SUFFIX}"), None) is not None
 
 
-def _serve_results(
-    folder: Path, host: str, port: int, allowed: list[str], open_browser: bool, output: Output
+def _serve_pages(
+    app: ASGIApp,
+    answer: dict[str, Any],
+    shown: str,
+    host: str,
+    port: int,
+    open_browser: bool,
+    output: Output,
+    *,
+    of_results: bool = False,
 ) -> Outcome:
-    from maskprism import server
-    from maskprism.cli import COMMANDS
-
-    def ready(url: str) -> None:
-        output.note("note: with --images FOLDER --model MODEL the same server has a gallery and a map of the images")
-        answer = {"url": f"{url}reports/", "folder": folder}
-        _started(answer, f"results of {folder}", host, "see these results", open_browser, output)
-
-    server.serve_results(folder, order=[*COMMANDS], host=host, port=port, allowed_hosts=allowed, on_ready=ready)
-    print("stopped")
-    return Outcome(None)
-
-
-def _serve_drop(host: str, port: int, allowed: list[str], open_browser: bool, output: Output) -> Outcome:
+    """Serve finished pages: of results, or others. `answer` has all but the address; see `_started`."""
     from maskprism import server
 
     def ready(url: str) -> None:
-        _started({"url": url, "folder": None}, "models in the browser", host, "use this page", open_browser, output)
+        if of_results:
+            output.note(
+                "note: with --images FOLDER --model MODEL the same server has a gallery and a map of the images"
+            )
+        address = f"{url}reports/" if of_results else url
+        what = "see these results" if of_results else "use this page"
+        _started({"url": address, **answer}, shown, host, what, open_browser, output)
 
-    server.serve_drop(host=host, port=port, allowed_hosts=allowed, on_ready=ready)
-    print("stopped")
-    return Outcome(None)
-
-
-def _serve_static(
-    folder: Path, host: str, port: int, allowed: list[str], open_browser: bool, output: Output
-) -> Outcome:
-    from maskprism import server
-
-    def ready(url: str) -> None:
-        _started({"url": url, "folder": folder}, str(folder), host, "use this page", open_browser, output)
-
-    server.serve_static(folder, host=host, port=port, allowed_hosts=allowed, on_ready=ready)
+    server.run_app(app, host=host, port=port, on_ready=ready)
     print("stopped")
     return Outcome(None)
 

@@ -13,11 +13,11 @@ from cyclopts import Parameter
 from maskprism._common.files import write_atomically, written_together
 from maskprism.cli.options import (
     Crowds,
-    Detections,
+    DetectionOptions,
     Limit,
     ModelFile,
     Out,
-    Reading,
+    ReadingOptions,
     Replace,
     Seed,
     Split,
@@ -63,8 +63,8 @@ def tune(
     seed: Seed = 0,
     force: Annotated[bool, Parameter(negative=())] = False,
     overwrite: Replace = False,
-    reading: Reading = Reading(),
-    detections: Detections = Detections(),
+    reading: ReadingOptions = ReadingOptions(),
+    detections: DetectionOptions = DetectionOptions(),
     work: Work = Work(),
     output: Output = Output(),
 ) -> Outcome:
@@ -192,8 +192,8 @@ def _dataset(
     images: str | Path | None,
     crowds: Crowds,
     network: Model,
-    reading: Reading,
-    detections: Detections,
+    reading: ReadingOptions,
+    detections: DetectionOptions,
 ) -> Dataset:
     """Return what is fitted to: images with labels, or with what a teacher finds on them."""
     if (data is None) == (teacher is None):

@@ -61,11 +61,6 @@ def lookup_table(name: MapName) -> UInt8[np.ndarray, "256 3"]:
     return np.stack(channels, axis=1).round().astype(np.uint8)
 
 
-def colour_of(instance: int) -> RGB:
-    """Return the colour of an instance by its number; repeats after seven."""
-    return INSTANCE_COLOURS[instance % len(INSTANCE_COLOURS)]
-
-
 def is_dark(colour: RGB) -> bool:
     """Return whether text on this colour should be white."""
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 110

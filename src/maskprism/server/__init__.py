@@ -82,79 +82,36 @@ def serve(
     if results is not None:
         pages = ResultPages(Path(results), order=order, with_gallery=True, class_name=gallery.name_of)
     app = create_app(gallery, host=host, allowed_hosts=allowed_hosts, results=pages)
-    _run(app, host, port, lambda url: on_ready(url, gallery))
+    run_app(app, host=host, port=port, on_ready=lambda url: on_ready(url, gallery))
 
 
-def serve_results(
+def create_results_app(
     folder: str | os.PathLike[str],
     *,
     order: Sequence[str] = (),
     host: str = "127.0.0.1",
-    port: int = 8000,
     allowed_hosts: Iterable[str] = (),
-    on_ready: Callable[[str], None] = lambda url: None,
-) -> None:
-    """Serve a folder of results until interrupted: an overview of them, and their pages.
+) -> ASGIApp:
+    """Return the application over a folder of results, for any ASGI server: an overview of them, and their pages.
 
     Parameters
     ----------
     order
         Names of commands, in the order of the overview.
-    host, port, allowed_hosts, on_ready
+    host, allowed_hosts
         As for `serve`.
 
     Raises
     ------
     InputError
         For a folder without a result.
-    MaskprismError
-        Where the address cannot be used.
     """
     routes = ResultPages(Path(folder), order=order, with_gallery=False).routes
-    _run(Guard(Starlette(routes=routes), host=host, allowed=allowed_hosts), host, port, on_ready)
+    return Guard(Starlette(routes=routes), host=host, allowed=allowed_hosts)
 
 
-def serve_static(
-    folder: str | os.PathLike[str],
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    allowed_hosts: Iterable[str] = (),
-    on_ready: Callable[[str], None] = lambda url: None,
-) -> None:
-    """Serve a folder of finished pages until interrupted, such as the one that runs models in the browser.
-
-    Raises
-    ------
-    InputError
-        For a folder without an index.html.
-    MaskprismError
-        Where the address cannot be used.
-    """
-    _run(create_static_app(folder, host=host, allowed_hosts=allowed_hosts), host, port, on_ready)
-
-
-def serve_drop(
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    allowed_hosts: Iterable[str] = (),
-    on_ready: Callable[[str], None] = lambda url: None,
-) -> None:
-    """Serve the page that runs models in the browser until interrupted.
-
-    Raises
-    ------
-    InputError
-        Where this installation has no onnxruntime-web.
-    MaskprismError
-        Where the address cannot be used.
-    """
-    _run(create_drop_app(host=host, allowed_hosts=allowed_hosts), host, port, on_ready)
-
-
-def _run(inner: ASGIApp, host: str, port: int, on_ready: Callable[[str], None]) -> None:
-    """Answer requests until interrupted."""
+def run_app(inner: ASGIApp, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Answer requests to an application until interrupted; the parameters and errors are those of `serve`."""
     with _listen(host, port) as listening:
         app = Closing(inner)
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
