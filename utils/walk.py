@@ -4,7 +4,7 @@ python utils/walk.py [PAGE ...]
 
 MASKPRISM_REAL_DATA names the folder with models/yolov8n-seg.pt and .onnx, images/ and datasets/coco128-seg. Each page
 runs in a folder of its own that holds what the documentation names: best.pt, best.onnx, yolov8n-seg.onnx, data.yaml (24
-images), photos/, photo.jpg, ... What is not run is listed with the reason.
+images), images/val, photos/, photo.jpg, ... What is not run is listed with the reason.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ import numpy as np
 from maskprism.io.images import read_image
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from helpers.tiny_models import Tiny  # noqa: E402
+
 REAL = Path(os.environ.get("MASKPRISM_REAL_DATA", ROOT.parent / "shared")).resolve()
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 IMAGES = 24
@@ -65,10 +68,10 @@ def prepare(folder: Path) -> None:
     for image in images:
         label = Path(str(image).replace(f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}")).with_suffix(".txt")
         for source, target in ((image, "images/val"), (label, "labels/val")):
-            (folder / "labelled" / target).mkdir(parents=True, exist_ok=True)
+            (folder / target).mkdir(parents=True, exist_ok=True)
             if source.exists():
-                shutil.copy(source, folder / "labelled" / target / source.name)
-    described = f"path: {folder / 'labelled'}\ntrain: images/val\nval: images/val\n{names}\n"
+                shutil.copy(source, folder / target / source.name)
+    described = f"path: .\ntrain: images/val\nval: images/val\n{names}\n"
     (folder / "data.yaml").write_text(described, encoding="utf-8")
     for name in ("best", "yolov8n-seg", "M", "a"):
         for suffix in (".pt", ".onnx"):
@@ -76,7 +79,7 @@ def prepare(folder: Path) -> None:
     quantise(folder / "best.onnx", folder / "best_int8.onnx", images[:4])
     shutil.copy(folder / "best.onnx", folder / "float.onnx")
     shutil.copy(folder / "best_int8.onnx", folder / "int8.onnx")
-    shutil.copy(folder / "best.onnx", folder / "foreign.onnx")
+    Tiny(prototypes=32).save(folder / "foreign.onnx")  # without names, of three classes
     for name in ("best.tflite", "yolov8n-seg_int8.tflite"):
         shutil.copy(REAL / "models" / "yolov8n-seg_int8.tflite", folder / name)
     bus = REAL / "images" / "bus.jpg"
@@ -91,7 +94,7 @@ def prepare(folder: Path) -> None:
     shutil.copytree(folder / "photos", folder / "others")
     for image in images[:2]:  # those that have labels
         shutil.copy(image, folder / "photos" / image.name)
-    (folder / "names.txt").write_text("\n".join(f"class {i}" for i in range(80)), encoding="utf-8")
+    (folder / "names.txt").write_text("cat\ndog\nfish", encoding="utf-8")
     header = {"format": 1, "command": "labels", "maskprism": "0.2.0", "data": "data.yaml", "split": "val"}
     (folder / "decisions.json").write_text(json.dumps({**header, "decisions": [deleted_label(folder)]}), "utf-8")
     for name in ("src", "extract_specific_feature.py"):
@@ -107,12 +110,12 @@ def prepare(folder: Path) -> None:
 
 def deleted_label(folder: Path) -> dict[str, object]:
     """Return the decision, as the page of `labels` exports it, to delete the first label of the first image."""
-    labels = sorted((folder / "labelled" / "labels" / "val").glob("*.txt"))[0]
-    image = folder / "labelled" / "images" / "val" / f"{labels.stem}.jpg"
+    labels = sorted((folder / "labels" / "val").glob("*.txt"))[0]
+    image = folder / "images" / "val" / f"{labels.stem}.jpg"
     height, width = read_image(image).shape[:2]
     corners = np.array(labels.read_text(encoding="utf-8").split("\n")[0].split()[1:], float).reshape(-1, 2)
     ends = np.concatenate([corners.min(axis=0), corners.max(axis=0)]) * (width, height, width, height)
-    return {"image": image.name, "label_id": 0, "box": ends.round(1).tolist(), "action": "delete"}
+    return {"image": f"images/val/{image.name}", "label_id": 0, "box": ends.round(1).tolist(), "action": "delete"}
 
 
 def quantise(source: Path, target: Path, images: list[Path]) -> None:
