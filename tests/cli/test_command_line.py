@@ -85,8 +85,8 @@ OWN_WORDS = {"--out", "--overwrite"}
 OTHER_MEANING = {
     *(("serve", "--split"), ("atlas", "--split"), ("labels", "--split"), ("tune", "--data"), ("diagnose", "--model")),
 }
-"""All splits unless one is given, for it only looks up the labels of images that are there, or all where its help says so;
-the data set itself; several models."""
+"""By default all splits, for it only looks up the labels of images that are there, or all where its help says so; the
+data set itself; several models."""
 
 
 class Ended(NamedTuple):

@@ -82,8 +82,8 @@ def tune(
     Parameters
     ----------
     data
-        A data.yaml of Ultralytics, a COCO json, or a folder that holds just one of them; 60 images or more. Needed without
-        --teacher.
+        A data.yaml of Ultralytics, a COCO json, or a folder that holds just one of them; 60 images or more. Needed
+        without --teacher.
     teacher
         In place of --data, a model whose masks are to be had again: the float file that an int8 one was made from.
         Images then need no labels. Default: none.
