@@ -11,9 +11,12 @@ FROM python:3.13-slim
 ARG EXTRAS=labels,tune,serve
 ENV PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 COPY --from=build /wheels /wheels
+# Ultralytics installs opencv-python over the headless package; it needs libGL and X11, which are not in this image
 RUN pip install --no-cache-dir "$(echo /wheels/maskprism-*.whl)[${EXTRAS}]" && rm -rf /wheels \
+    && pip uninstall --yes opencv-python \
+    && pip install --no-cache-dir --force-reinstall --no-deps opencv-python-headless \
     && useradd --create-home --uid 1000 maskprism
-USER maskprism
+USER 1000
 WORKDIR /data
 ENTRYPOINT ["maskprism"]
 CMD ["--help"]

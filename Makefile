@@ -77,7 +77,7 @@ check-viewer: viewer/node_modules/done
 $(ULTRA)/done: pyproject.toml requirements/lock.txt
 	$(PYTHON) -m venv $(ULTRA)
 	$(ULTRA)/bin/$(PIP) --upgrade "pip>=25.1"
-	$(ULTRA)/bin/$(PIP) --editable ".[ultralytics,openvino,tune,ray,transformers,atlas,umap]" --group parity
+	$(ULTRA)/bin/$(PIP) --editable ".[ultralytics,openvino,tune,ray,transformers,atlas,umap,notebook,labels,serve]" --group parity
 	touch $@
 
 test-ultralytics: $(ULTRA)/done

@@ -98,6 +98,8 @@ def compile_extension(folder: Path) -> Path:
 
 
 def _platform() -> str:
+    if sys.platform == "darwin":  # the oldest macOS that the compiler builds for, not the one that runs here
+        return sysconfig.get_platform().replace("-", "_").replace(".", "_")
     from packaging.tags import sys_tags
 
     # as hatchling does: what runs here, without a promise of other Linux systems

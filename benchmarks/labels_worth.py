@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def run_seed(options: argparse.Namespace, seed: int) -> dict[str, float]:
-    """All trainings of one seed: mask AP by what was done, and how many of the treated labels were wrong."""
+    """All trainings of one seed: mask AP by treatment, and how many of the treated labels were wrong."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     size = f"{options.scenes}x{options.epochs}-{options.wrong:.3f}-{options.held_out}"
@@ -246,7 +246,7 @@ def turned(array: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
 
 
 def judge_labels(images: list[np.ndarray], labels: Scenes, folder: Path, seed: int) -> list[Ranked]:
-    """What `maskprism labels` says about the training set, by the model that was trained on it as it is."""
+    """What `maskprism labels` says about the training set, by the model that was trained on it unchanged."""
     (folder / "images").mkdir(exist_ok=True)
     annotations = []
     for number, (image, own) in enumerate(zip(images, labels, strict=True)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import fiftyone as fo
 import fiftyone.operators as foo
@@ -204,7 +205,10 @@ def summary_of(result: dict[str, Any] | None) -> str:
         f"**{result['images']} images**: {result['found']} found, {result['missed']} missed, "
         f"{result['false_positives']} false positives; {iou}."
     )
-    return f"{text}\n\n[Open the worst images in the viewer](file://{result['page']})" if result["page"] else text
+    if not result["page"]:
+        return text
+    address = f"/media?filepath={quote(result['page'])}"  # from the App's server: browsers block file:// on its pages
+    return f"{text}\n\n[Open the worst images in the viewer]({address}), the file `{result['page']}`."
 
 
 def register(plugin: Any) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -19,6 +21,8 @@ from helpers.tuned import LITTLE, tune, with_little_effort
 from helpers.undrawn import without_drawing
 from maskprism import Model, load
 from maskprism.analysis.intervals import interval
+from maskprism.analysis.truth.matching import match
+from maskprism.analysis.truth.overlaps import Region, regions
 from maskprism.analysis.tuning import evidence as gathering
 from maskprism.analysis.tuning import tuning
 from maskprism.analysis.tuning.evidence import Evidence, evidence_of
@@ -35,7 +39,7 @@ from maskprism.models.correction import Correction
 from maskprism.models.rewrite import write_corrected
 from maskprism.models.runtimes import FunctionRuntime
 from maskprism.reports import tuning_files as files
-from maskprism.reports.tuning import report_page, sentences, warnings_of
+from maskprism.reports.tuning import next_steps, report_page, sentences, warnings_of
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +163,29 @@ def test_a_fit_of_few_steps_goes_less_far() -> None:
         x = np.concatenate([found.maps[0], found.offsets[0][:, None] / objective.scale], axis=1).ravel()
         losses.append(objective(x)[0])
     assert losses[0] > losses[1] > losses[2]
+
+
+@pytest.mark.parametrize("outlines", ["ultralytics", "coco"])
+def test_evidence_at_all_pixels_gives_the_iou_that_is_measured(outlines: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "PIXELS", 320 * 320)
+    for seed in (3, 4):
+        scene = draw_scene(seed, (288, 320))
+        outlines_of = [
+            cv2.findContours(mask.astype(np.uint8), 0, 2)[0][0][:, 0].astype(np.float32) for mask in scene.masks
+        ]
+        truth = replace(
+            GroundTruth.of_masks(scene.masks, scene.classes),
+            segments=tuple((outline,) for outline in outlines_of),
+            outlines=outlines,
+        )
+        prediction = load("sample").predict(scene.image)
+        matches = match(prediction, truth)
+        pairs = list(zip(matches.instances.tolist(), matches.objects.tolist(), strict=True))[:4]
+        evidence = gathering._sampled(prediction, truth, pairs, False, np.random.default_rng(0))
+        targets = [Region(*patch) for patch in truth.patches("canvas", prediction.letterbox)]
+        masks = regions(prediction[matches.instances[:4]], "canvas")
+        measured = [mask.iou_with(targets[index]) for mask, (_, index) in zip(masks, pairs, strict=True)]
+        np.testing.assert_allclose(sampled_ious(evidence, slice(0, 4), None), measured, atol=1e-6)
 
 
 def test_sampled_ious_count_pixels() -> None:
@@ -421,6 +448,22 @@ def test_more_labels_help_only_if_the_data_say_so(tuned: Tuning) -> None:
         for draws in np.random.default_rng(0).normal(0, 0.02, (60, 24))
     )
     assert told <= 3
+
+
+def test_where_no_gain_is_shown_the_next_step_is_given(tuned: Tuning) -> None:
+    def with_gain(mean: float, spread: float) -> Tuning:
+        rows = [row._replace(after=row.before + mean + spread * (-1) ** row.image) for row in tuned.rows]
+        return replace(tuned, rows=rows)
+
+    assert next_steps(with_gain(0.02, 0.0)) == []
+    unsure = with_gain(0.003, 0.02)
+    gain = unsure.change.gain
+    (count,) = re.findall(r"about (\d+) labelled images would show it; these are 24", " ".join(next_steps(unsure)))
+    assert gain.mean - (gain.mean - gain.low) * math.sqrt(24 / int(count)) >= 0  # the low end with so many images
+    assert "not shown to get better" in next_steps(unsure)[0]
+    assert "hardly change that" in " ".join(next_steps(with_gain(0.0001, 0.05)))
+    assert "worse masks" in next_steps(with_gain(-0.02, 0.0))[0]
+    assert "20 labelled images at the very least" in " ".join(next_steps(replace(tuned, rows=tuned.rows[:3], images=1)))
 
 
 def test_of_too_few_images_no_gain_is_claimed(tuned: Tuning) -> None:

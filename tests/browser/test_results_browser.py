@@ -138,7 +138,7 @@ def test_nothing_outside_of_the_results_is_served(address: str) -> None:
             assert SECRET not in answer.text
         assert client.get("diagnosis/budget.png").headers["content-type"] == "image/png"
         policy = client.get("diagnosis/report.html").headers["content-security-policy"]
-        assert "connect-src" not in policy  # so it is what default-src says: a page of results asks for nothing
+        assert "connect-src" not in policy  # so it is what default-src says: a page of results sends no requests
         assert policy.startswith("default-src 'none'")
 
 

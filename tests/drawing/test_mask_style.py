@@ -45,7 +45,7 @@ def drawn_scenes() -> Iterator[Pictured]:
         yield image, model.predict(image)
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["on dimmed greys", "on the image as it is"])
+@pytest.mark.parametrize("whole", [False, True], ids=["on dimmed greys", "on the unmodified image"])
 def test_the_edges_of_200_masks_are_in_sight(whole: bool) -> None:
     assert share_in_sight(drawn_scenes(), whole=whole) >= 0.95
 

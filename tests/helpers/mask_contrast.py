@@ -24,7 +24,7 @@ def luminance(picture: np.ndarray) -> np.ndarray:
 def share_in_sight(images: Iterator[Pictured], *, whole: bool) -> float:
     """Of the pixels around 200 masks, how many have a line beside them with a contrast of at least 3:1 against them.
 
-    By WCAG, of the colours as they are drawn.
+    By WCAG, of the colours that are drawn.
     """
     seen = pixels = count = 0
     for image, prediction in images:

@@ -14,7 +14,7 @@ tune = partial(tuning.tune, effort=LITTLE)
 
 
 def with_little_effort(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every call of `tune` search as little unless it is told otherwise; commands have no option for that."""
+    """Have every call of `tune` search as little by default; commands have no option for that."""
     defaults = tuning.tune.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "effort", LITTLE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -15,6 +16,11 @@ from maskprism import load
 from maskprism.datasets.scenes import NAMES, draw_scene
 
 fo = pytest.importorskip("fiftyone")
+from fiftyone.server.routes.media import Media  # noqa: E402
+from starlette.applications import Starlette  # noqa: E402
+from starlette.routing import Route  # noqa: E402
+from starlette.testclient import TestClient  # noqa: E402
+
 FOLDER = Path(__file__).resolve().parents[2] / "plugins" / "fiftyone_maskprism"
 
 
@@ -72,6 +78,11 @@ def test_every_object_gets_its_outcome_and_its_losses(plugin: ModuleType, sample
     labels = [one for sample in samples[:2] for one in sample["ground_truth"].detections]
     assert sum(one["missed"] for one in labels) == result["missed"] == len(labels) - result["found"]
     assert f"{result['found']} found, {result['missed']} missed" in plugin.summary_of(result)
+    address = re.search(r"\((/media\S+)\)", plugin.summary_of(result))
+    client = TestClient(Starlette(routes=[Route("/media", Media)]))
+    opened = client.get(address[1])
+    assert opened.headers["content-type"].startswith("text/html")
+    assert opened.content == (tmp_path / "page.html").read_bytes()
 
 
 def test_the_plugin_declares_what_it_registers(plugin: ModuleType) -> None:

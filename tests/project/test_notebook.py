@@ -70,7 +70,7 @@ def test_notebook_explains_a_real_network(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_quick_start_writes_what_it_promises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     notebook = execute(monkeypatch, tmp_path, QUICK_START)
-    for name in ("report/report.html", "labels/labels.html", "masks/annotations.json"):
+    for name in ("report/report.html", "labels/labels.html", "tuned.tune.html", "masks/annotations.json"):
         assert (tmp_path / name).is_file(), printed(notebook)
     assert pictures(notebook) == 1
 

@@ -146,6 +146,13 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def test_a_wheel_for_macos_runs_on_the_oldest_that_it_is_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    platform = runpy.run_path(str(ROOT / "hatch_build.py"))["_platform"]
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setenv("_PYTHON_HOST_PLATFORM", "macosx-11.0-arm64")  # as cibuildwheel says it
+    assert platform() == "macosx_11_0_arm64"
+
+
 def test_the_version_stands_in_one_place() -> None:
     assert "version" not in json.loads((ROOT / "viewer" / "package.json").read_text(encoding="utf-8"))
     assert not re.search(r"^version *=", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)

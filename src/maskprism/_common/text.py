@@ -83,7 +83,7 @@ def _plain(value: Any) -> Any:
 
 
 def rounded(value: float, digits: int = 3) -> str:
-    """Return a number with so many digits, and with more where it would seem to be a whole share (1 or 100 %).
+    """Return a number with `digits` digits, and with more where it would seem to be a whole share (1 or 100 %).
 
     An IoU of .9996 is "0.9996" and not "1.000"; what is within 5e-7 of 1 is 1 up to rounding.
     """

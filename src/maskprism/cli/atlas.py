@@ -59,8 +59,8 @@ def atlas(
     out
         Folder for the results.
     images
-        Folder that the names of images start from, for small pictures on the map; that of the extraction unless
-        given. Pictures need a table with stored prototypes (fp16 or fp32), and so does --data.
+        Folder that the names of images start from, for small pictures on the map. Default: that of the
+        extraction. Pictures need a table with stored prototypes (fp16 or fp32), and so does --data.
     split
         Split of the data set, such as val. Default: all that list these images.
     umap

@@ -65,7 +65,7 @@ def basis(
     Parameters
     ----------
     table
-        A coefficient table of `maskprism extract`, in place of images.
+        A coefficient table of `maskprism extract`, in place of images. Default: none.
     out
         Folder for the results.
     region

@@ -40,18 +40,18 @@ class Asked:
 
     at: Annotated[str | None, Parameter(group=_QUESTIONS)] = None
     """A pixel X,Y of the image: which contributions decide it, and what would flip it. Without --instance, of the
-    most confident instance that has it in its mask, or else in its box."""
+    most confident instance that has it in its mask, or else in its box. Default: no pixel."""
 
     baseline: Annotated[Literal["zero", "mean"], Parameter(group=_QUESTIONS)] = "zero"
     """What contributions to --at are measured from: nothing, or every prototype's mean over the image. Those means
     make one level, which acts as a bias; what is left says what the patterns do."""
 
     region: Annotated[Path | None, Parameter(group=_QUESTIONS)] = None
-    """A mask of the image's size, bright where you ask: which prototypes act there."""
+    """A mask of the image's size, bright where you ask: which prototypes act there. Default: none."""
 
     truth: Annotated[Path | None, Parameter(group=_QUESTIONS)] = None
-    """The ground-truth mask, an image file of the image's size, bright on the instance: which prototypes cause
-    for what the mask has too much or too little. Scores are then against it."""
+    """The ground-truth mask, an image file of the image's size, bright on the instance: which prototypes are
+    responsible for what the mask has too much or too little. Scores are then against it. Default: none."""
 
     attribution: Annotated[bool, Parameter(group=_QUESTIONS, negative=())] = False
     """Which prototypes the mask needs: knock-outs, sufficient sets, Shapley values, sensitivity."""

@@ -66,7 +66,7 @@ def extract(
         Start over, even if the table exists with another model or other settings.
     prototypes
         Also keep prototypes, in TABLE.prototypes: a summary of each (3 KB an image), or all of them in half or single
-        precision (1.2 or 2.6 MB an image), from which masks can be drawn again.
+        precision (1.2 or 2.6 MB an image), from which masks can be drawn again. Default: none.
     """
     from maskprism.tables.extraction import extract as run
 

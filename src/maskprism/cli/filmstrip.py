@@ -50,8 +50,8 @@ def filmstrip(
     image
         The image; not needed for a folder of records, which has its own.
     prototypes
-        Indices of the prototypes to show; those that matter most for the best instance of the last checkpoint unless
-        given.
+        Indices of the prototypes to show; default: those that matter most for the best instance of the last
+        checkpoint.
     image_index
         Which image of a folder of records, counted from 0.
     """

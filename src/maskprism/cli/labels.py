@@ -89,16 +89,16 @@ def labels(
     data
         A data.yaml of Ultralytics, a COCO json, or a folder that holds just one of them.
     table
-        In place of --model: a table of these images that `extract --prototypes fp16 --conf 0.05` wrote.
+        In place of --model: a table of these images that `extract --prototypes fp16 --conf 0.05` wrote. Default: none.
     folds
         In place of --model: models trained on folds, as MODEL=DATA for each. A model judges the images that are in the
-        val split of its data.yaml, so none judges labels that it was trained on.
+        val split of its data.yaml, so none judges labels that it was trained on. Default: one --model judges all.
     out
         Folder for the results; needed without --apply.
     worst
         How many of the suspicious labels the page shows.
     apply
-        decisions.json, as the page exports it.
+        decisions.json, as the page exports it. Default: look for suspicious labels.
     write
         Folder for the corrected data set, needed with --apply. Images are linked, the originals stay unchanged.
     images

@@ -87,7 +87,7 @@ Labels = Annotated[
     Path | None,
     Parameter(
         help="A data set with labels of these images (data.yaml of Ultralytics, or COCO json), for the IoU with the "
-        "ground truth."
+        "ground truth. Default: none."
     ),
 ]
 

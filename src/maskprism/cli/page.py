@@ -69,7 +69,8 @@ def page(
         How exactly prototypes are kept. With 8, an image of 640 pixels takes about a megabyte; with 16 about twice
         that. What it changes in the masks is printed, and written on the page.
     against
-        A second model: the page shows what both say about one image, side by side, with linked sliders.
+        A second model: the page shows what both say about one image, side by side, with linked sliders. Default:
+        one model.
     """
 
     from maskprism.datasets.visit import Asking, Failure, visit

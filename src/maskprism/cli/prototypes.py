@@ -80,12 +80,13 @@ def prototypes(
     out
         Folder for the results.
     basis
-        Study the components of this canonical basis, the `basis.npz` of `maskprism basis`, in place of the prototypes.
+        Study the components of this canonical basis, the `basis.npz` of `maskprism basis`. Default: the
+        prototypes.
     moved
         How many images are also shifted, flipped and padded; 0 for none. Fewer than 20 are too few for the tags "fixed"
         and "handed".
     cards
-        Draw the cards of these prototypes only.
+        Draw the cards of these prototypes only. Default: of all.
     """
     from maskprism.analysis.intervals import MIN_IMAGES, too_few
     from maskprism.analysis.prototypes.basis import CanonicalBasis, CanonicalModel

@@ -37,7 +37,7 @@ _DESCRIPTIONS = (".yaml", ".yml", ".json")
     page="reduce.md",
     examples=(
         "reduce best.onnx --images photos --keep 16 --out small.onnx",
-        "reduce best.onnx --images photos --out small.onnx",
+        "reduce best.onnx --images photos --mask-iou 0.95 --out small.onnx",
     ),
     answer="`files`, `failures`, and what the .json file beside the new model holds",
 )
@@ -72,9 +72,10 @@ def reduce(
     out
         The new .onnx file.
     keep
-        How many prototypes to keep.
+        How many prototypes to keep. Needed without --mask-iou.
     mask_iou
         Instead of --keep: as few as keep the mean mask IoU with the full model at least at this, such as 0.95.
+        Default: none.
     method
         "projection" mixes new prototypes from all; "selection" keeps some unchanged and drops the others.
     """

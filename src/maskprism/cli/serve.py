@@ -61,9 +61,10 @@ def serve(
         then their overview and pages are served.
     images
         With results, the folder of the images: the same server then has the gallery and the map, over one filter.
+        Default: the results alone.
     labels
         What `maskprism labels` wrote, its folder or labels.parquet: the gallery then filters and sorts by suspicious
-        labels.
+        labels. Default: none.
     split
         Split of the data set, such as val. Default: all that list these images.
     host
@@ -71,7 +72,7 @@ def serve(
     port
         To listen on; 0 takes a free one.
     allow_host
-        Further names by which browsers may call the server, such as the name of this machine.
+        Further names by which browsers may call the server, such as the name of this machine. Default: none.
     cache_mb
         Memory for scenes and thumbnails, in MB; what was not used for longest goes first.
     max_upload_mb
@@ -81,7 +82,7 @@ def serve(
     max_upload_seconds
         Cut off uploads that take longer to arrive; others wait twice as long for their turn.
     static
-        Serve this folder of finished pages instead, such as the page that runs models in the browser.
+        Serve this folder of finished pages instead, such as the page that runs models in the browser. Default: none.
     drop
         Serve the page that runs YOLO-seg models in the browser: drop a model and an image, or use the camera.
     open_browser

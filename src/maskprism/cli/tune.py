@@ -82,10 +82,11 @@ def tune(
     Parameters
     ----------
     data
-        A data.yaml of Ultralytics, a COCO json, or a folder that holds just one of them; 60 images or more.
+        A data.yaml of Ultralytics, a COCO json, or a folder that holds just one of them; 60 images or more. Needed
+        without --teacher.
     teacher
         In place of --data, a model whose masks are to be had again: the float file that an int8 one was made from.
-        Images then need no labels.
+        Images then need no labels. Default: none.
     out
         The new file: .onnx of an .onnx, .pt of a .pt; or a .json, of any model, for the correction alone.
     images
@@ -104,7 +105,7 @@ def tune(
     from maskprism.analysis.tuning.tuning import tune as run
     from maskprism.models.rewrite import check_rewritable, write_corrected
     from maskprism.reports.manifest import withdraw_manifest
-    from maskprism.reports.tuning import gained, recipe, sentences, title_of, warnings_of
+    from maskprism.reports.tuning import gained, next_steps, recipe, sentences, title_of, warnings_of
     from maskprism.reports.tuning_files import report_files, summary, write_report, write_tuning_manifest
 
     source = model_file(model)
@@ -138,7 +139,7 @@ def tune(
             on_progress=bar.at,
         )
     print(title_of(found))
-    for text in (*warnings_of(found), *sentences(found)):
+    for text in (*warnings_of(found), *sentences(found), *next_steps(found)):
         print(f"  {text}")
     for line in recipe(found):
         print(f"    {line}")
@@ -160,13 +161,14 @@ def tune(
         if written:
             files[found.correction.write(alone)] = "the correction alone, for --correction of the other commands"
             told.append(f"{alone.name} holds the correction alone.")
-        files |= write_report(found, base, told or ["The model was not written: its gain may be chance."], network)
+        files |= write_report(found, base, told or ["The model was not written, since no gain is shown."], network)
         withdraw_manifest(out, "tune")
     files |= write_tuning_manifest(found, out)
     output.list_files(files)
     if not written:
         print(
-            f"maskprism: {out} was not written: its gain of {gained(found.change.gain)} may be chance; "
+            f"maskprism: {out} was not written: its gain of {gained(found.change.gain)} "
+            f"{'is a loss' if found.change.gain.high < 0 else 'may be chance'}; "
             f"{'label' if teacher is None else 'give'} more images, or add --force (and --overwrite, for the report)",
             file=sys.stderr,
         )

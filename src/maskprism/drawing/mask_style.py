@@ -47,7 +47,7 @@ class PaintedMask(NamedTuple):
 def instance_colours(image: Picture, prediction: Prediction) -> tuple[RGB, ...]:
     """Return the colour of every instance, the same in all pictures and pages.
 
-    Each is chosen by the contrast of its mask, as it is painted, against what surrounds it; colours that are used
+    Each is chosen by the contrast of the painted mask against its surroundings; colours that are used
     already count less, those of overlapping boxes least.
 
     Parameters
@@ -114,7 +114,7 @@ def contrast(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def dimmed(picture: Picture) -> Picture:
-    """Return the picture in dark greys, as it is around masks."""
+    """Return the picture in the dark greys that surround masks."""
     return (_grey(picture) * np.float32(DIMMED)).astype(np.uint8)
 
 
@@ -128,7 +128,7 @@ def paint_masks(
     masks
         Later ones lie on top.
     whole
-        Keep the image as it is, in place of a dimmed grey one: where colours of the image matter.
+        Keep the unmodified image, in place of a dimmed grey one: where colours of the image matter.
     line_px
         Width of each of the two lines.
     """

@@ -176,7 +176,7 @@ def paint_instances(
     empty
         Which instances have an empty mask; their labels say so.
     whole
-        Keep the image as it is, in place of a dimmed grey one.
+        Keep the unmodified image, in place of a dimmed grey one.
 
     Returns
     -------

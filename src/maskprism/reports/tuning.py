@@ -63,6 +63,8 @@ METHOD = {
 
 _HOW = "maskprism tune writes the model with this correction; it costs the same, and boxes, scores and classes stay."
 _WITH = {True: "with", False: "without"}
+_MOST_TIMES = 10
+"""More images are recommended where at most this many times as many would show the gain."""
 
 
 def title_of(found: Tuning) -> str:
@@ -137,6 +139,37 @@ def sentences(found: Tuning) -> list[str]:
             f"gain changes by {gained(rise)}."
         )
     return said
+
+
+def next_steps(found: Tuning) -> list[str]:
+    """Return what it means that no gain is shown, and what to do next; nothing where the correction helps."""
+    if found.helps:
+        return []
+    gain, own = found.change.gain, found.teacher is None
+    more = "labelled images" if own else "images"
+    if gain.high < 0:
+        steps = [f"Keep {found.spec.name}: with this correction it draws worse masks."]
+    else:
+        steps = [f"Keep {found.spec.name}: nothing is wrong with it, and its masks are not shown to get better so."]
+        steps.append(_images_needed(found, more))
+    if own:
+        steps.append(
+            "Use images that the model was not trained on, such as the val split: to its training images its "
+            "coefficients are fitted already."
+        )
+    return [*steps, "What else costs mask AP, ranked, is in the report of `maskprism diagnose`."]
+
+
+def _images_needed(found: Tuning, more: str) -> str:
+    """Return how many images would show the gain, if it stayed the same: intervals narrow with their square root."""
+    gain = found.change.gain
+    if math.isnan(gain.low):
+        return f"Give {MIN_IMAGES} {more} at the very least; 60 or more are worth trying."
+    times = ((gain.mean - gain.low) / gain.mean) ** 2 if gain.mean > 0 else math.inf
+    if times > _MOST_TIMES:
+        return f"More {more} alone will hardly change that: the gain is small against its interval."
+    needed = math.ceil(found.images * times / 10) * 10
+    return f"If the gain stays at {signed(gain.mean)}, about {needed} {more} would show it; these are {found.images}."
 
 
 def _decode_sentence(found: Tuning) -> str:
@@ -225,7 +258,9 @@ def report_page(
             ("images", str(found.images)),
         ],
         sections=[
-            findings(f"<li><p>{html.escape(text)}</p></li>" for text in [*sentences(found), *written]),
+            findings(
+                f"<li><p>{html.escape(text)}</p></li>" for text in [*sentences(found), *next_steps(found), *written]
+            ),
             *([_recipe_section(found)] if found.decode_rule.helps else []),
             *([Section("masks", "Masks before and after", _pairs(pairs))] if pairs else []),
             Section("figures", "Figures", figure_grid(figures)),

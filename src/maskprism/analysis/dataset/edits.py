@@ -107,7 +107,7 @@ class Edits:
 
     def _mask_loss(self) -> list[str]:
         if self._ultralytics:
-            return ["Train with a higher box= (default: 7.5): the mask loss has that weight, too, and none of its own."]
+            return ["Train with a higher box= (default: 7.5): it is the weight of the mask loss, too."]
         return ["Train longer, or give the mask loss more weight."]
 
     def _full_masks(self) -> list[str]:

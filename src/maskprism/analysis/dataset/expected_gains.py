@@ -76,7 +76,7 @@ class ExpectedGains:
         return self._gain([one.after(better) for one in self.examined])
 
     def of_detection(self) -> Interval:
-        """Return what perfect detection would gain, with masks as they are."""
+        """Return what perfect detection would gain, with unchanged masks."""
         return self._gain(self.detected)
 
     def of_errors(self, kind: ErrorType) -> Interval:
@@ -144,7 +144,7 @@ class ExpectedGains:
 
     @property
     def now(self) -> list[Overlaps]:
-        """The overlaps as they are."""
+        """The current overlaps."""
         return [one.overlaps["predict"] for one in self.examined]
 
     def _gain(self, better: Sequence[Overlaps]) -> Interval:

@@ -136,7 +136,7 @@ def _pictures(result: Result) -> list[Section]:
 
 def _figure(path: Path, picture: PictureFile, data: bytes, *, named: bool) -> str:
     text = html.escape(picture.caption)
-    # Charts are Matplotlib's, which writes how many dots an inch has; sheets with photos are not, and stay as they are.
+    # Charts are Matplotlib's, which writes how many dots an inch has; sheets with photos are not, and stay unchanged.
     kind = ' class="chart"' if b"pHYs" in data[:_HEADER_BYTES] else ""
     image = f'<img{kind} src="{data_url("image/png", data)}" alt="{text}">'
     link = f'<a href="{html.escape(picture.file)}" title="The picture alone">{image}</a>'
