@@ -349,7 +349,7 @@ MPD_HOT static void mpd_unpack(const mpd_prototypes *p, int32_t k, int32_t n, in
     }
 }
 
-static inline void mpd_squash(float *values, size_t n) {
+MPD_HOT static void mpd_squash(float *values, size_t n) {
     size_t i;
     for (i = 0; i < n; i++) values[i] = mpd_sigmoid(values[i]);
 }
@@ -475,12 +475,17 @@ static inline void mpd_change(mpd_changes *c, int32_t y) {
 
 /* The first pixel of a cell with corners a and b on two sides of the threshold that is on the side of b. */
 static inline int32_t mpd_cross(const mpd_axis *axis, int32_t cell, float a, float b, float threshold, mpd_span in) {
+    const float *fraction = axis->fraction;
     const int side = a > threshold;
-    /* the first pixel whose centre lies behind the level, up to rounding */
+    /* the first pixel whose centre lies behind the level, up to rounding: neighbours are computed without branches */
     const double place = ((double)cell + (double)((threshold - a) / (b - a)) + 0.5) * axis->scale + 0.5;
     int32_t y = mpd_max(in.start, mpd_min((int32_t)place, in.stop));
-    while (y > in.start && (mpd_mix(a, b, axis->fraction[y - 1]) > threshold) != side) y--;
-    while (y < in.stop && (mpd_mix(a, b, axis->fraction[y]) > threshold) == side) y++;
+    const int before = mpd_mix(a, b, fraction[mpd_max(y - 1, in.start)]) > threshold;
+    const int after = mpd_mix(a, b, fraction[mpd_min(y, in.stop - 1)]) > threshold;
+    if (((y > in.start) & (before != side)) | ((y < in.stop) & (after == side))) {
+        while (y > in.start && (mpd_mix(a, b, fraction[y - 1]) > threshold) != side) y--;
+        while (y < in.stop && (mpd_mix(a, b, fraction[y]) > threshold) == side) y++;
+    }
     return y;
 }
 
@@ -597,7 +602,7 @@ static inline size_t mpd_compress(const uint32_t *counts, size_t n, char *text) 
 }
 
 /* The mask in `plan->at.pixels`: 0 or 1, row after row, `stride` bytes apart. */
-MPD_HOT static void mpd_bitmap(mpd_plan *plan, uint8_t *out, ptrdiff_t stride) {
+MPD_HOT static inline void mpd_bitmap(mpd_plan *plan, uint8_t *out, ptrdiff_t stride) {
     const int32_t height = mpd_length(plan->at.pixels[0]), width = mpd_length(plan->at.pixels[1]);
     mpd_changes changes = {0};
     int32_t x, y;
