@@ -20,6 +20,7 @@ from helpers import in_process
 from helpers.in_process import Done, says
 from helpers.tiny_models import Tiny
 from maskprism import cli
+from maskprism.core.decoding import engine
 from maskprism.datasets.scenes import draw_scene
 
 COMMAND = [sys.executable, "-m", "maskprism.cli"]
@@ -67,6 +68,15 @@ def test_info(model: Path) -> None:
     spec = json.loads(run("info", model, "--json").stdout)
     assert spec["prototypes"] == 8
     assert spec["rule"]["name"] == "ultralytics"
+
+
+@pytest.mark.parametrize(("value", "reason"), [("1", "MASKPRISM_PURE is set"), ("0", "no C compiler")])
+def test_info_tells_why_numpy_decodes_masks(
+    value: str, reason: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(engine.PURE, value)
+    monkeypatch.setattr(engine, "engine", engine.pure)
+    assert re.search(rf"mask decoder +NumPy \(.*{reason}\)", run("info", model).stdout)
 
 
 def test_info_takes_the_rule_and_layout(model: Path) -> None:

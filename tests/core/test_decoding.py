@@ -385,6 +385,13 @@ def test_polygons_keep_holes_and_parts(name, tolerance):
     assert found.iou() > (0.97 if tolerance == 1 else 0.995)
 
 
+def test_the_text_of_a_polygon_has_its_outlines_and_not_the_prototypes():
+    arguments, options = one_map(ring_and_disc())
+    (polygon,) = decoding.decode(*arguments, **options, size="canvas", output="polygons")
+    assert "exterior" in repr(polygon)
+    assert "prototypes" not in repr(polygon)
+
+
 def test_a_polygon_has_fewer_vertices_than_contours_of_the_bitmap():
     arguments, options = one_map(ring_and_disc())
     mask = decoding.decode(*arguments, **options, size="canvas")[0]

@@ -30,7 +30,9 @@ def info(model: ModelFile = None, *, reading: ReadingOptions = ReadingOptions(),
 
     from maskprism.cli.terminal import TerminalConsole
     from maskprism.core.decoding import implementation
+    from maskprism.core.decoding.engine import PURE, forced_pure
 
+    why = f"{PURE} is set" if forced_pure() else "not compiled when it was installed: no C compiler"
     spec = load_model(model, reading, DetectionOptions()).spec
     entries = {
         "model": single_line(spec.name),
@@ -43,7 +45,7 @@ def info(model: ModelFile = None, *, reading: ReadingOptions = ReadingOptions(),
         "version": f"Ultralytics {spec.version}" if spec.version else "unknown",
         "classes": _classes(spec.names),
         "sha256": spec.sha256,
-        "mask decoder": "compiled" if implementation() == "compiled" else "NumPy (no compiler when it was installed)",
+        "mask decoder": "compiled" if implementation() == "compiled" else f"NumPy ({why})",
         **({} if spec.correction is None else {"correction": spec.correction}),
         **({"notes": "\n".join(map(single_line, spec.notes))} if spec.notes else {}),
     }

@@ -63,7 +63,7 @@ def predict(
     """Write the masks of images as COCO, YOLO, LabelMe, PNG or pictures.
 
     `coco` gives `results.json`, COCO results for evaluation; `coco-annotations` gives
-    `annotations.json`, which CVAT, Label Studio and Roboflow import; `yolo` text files with polygons
+    `annotations.json`, for CVAT, Label Studio and Roboflow; `yolo` text files with polygons
     in `labels`, as Ultralytics trains with; `labelme` a json per image; `png` images of instance and
     class numbers, and one mask per instance; `npz` everything, coefficients and prototypes included;
     `overlay` pictures with masks, boxes and labels, or a video for a video.

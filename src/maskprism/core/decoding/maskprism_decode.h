@@ -80,6 +80,7 @@ typedef struct {
     float largest;                /* what is larger, infinity, is in no mask */
     float *logits, *enlarged, *turned, *lines[4]; /* lines, states: scratch, each as long as the longest side */
     uint8_t *states;
+    int32_t *rows, *crossed; /* scratch: the samples that a column depends on, those where it crosses the threshold */
 } mpd_plan;
 
 /* ---- arithmetic: the one definition of every value ---- */
@@ -224,6 +225,8 @@ static inline size_t mpd_layout(mpd_plan *plan, const mpd_letterbox *l, const mp
     plan->turned = (float *)mpd_take(&memory, (size_t)samples, sizeof(float));
     for (d = 0; d < 4; d++) plan->lines[d] = (float *)mpd_take(&memory, (size_t)longest, sizeof(float));
     plan->states = (uint8_t *)mpd_take(&memory, (size_t)longest, 1);
+    plan->rows = (int32_t *)mpd_take(&memory, (size_t)longest, sizeof(int32_t));
+    plan->crossed = (int32_t *)mpd_take(&memory, (size_t)longest, sizeof(int32_t));
     plan->largest = FLT_MAX;
     if (plan->zoom == 1 && plan->axes[0].source == plan->size[0] && plan->axes[1].source == plan->size[1])
         plan->largest = INFINITY;
@@ -351,13 +354,13 @@ MPD_HOT static void mpd_squash(float *values, size_t n) {
     for (i = 0; i < n; i++) values[i] = mpd_sigmoid(values[i]);
 }
 
-MPD_HOT static void mpd_mix_lines(float *MPD_RESTRICT out, const float *a, const float *b, float fraction, size_t n) {
+static inline void mpd_mix_lines(float *MPD_RESTRICT out, const float *a, const float *b, float fraction, size_t n) {
     size_t i;
     for (i = 0; i < n; i++) out[i] = mpd_mix(a[i], b[i], fraction);
 }
 
 /* `line` begins with the sample number `start` of the axis. */
-MPD_HOT static void mpd_mix_along(float *MPD_RESTRICT out, const float *line, int32_t start, const mpd_axis *axis,
+static inline void mpd_mix_along(float *MPD_RESTRICT out, const float *line, int32_t start, const mpd_axis *axis,
                                   mpd_span to) {
     int32_t i;
     if (axis->source == axis->target)
@@ -368,7 +371,7 @@ MPD_HOT static void mpd_mix_along(float *MPD_RESTRICT out, const float *line, in
 }
 
 /* Resize a window of samples to a window of pixels, first along rows, then between them. */
-static inline void mpd_resize(const float *samples, const mpd_span from[2], const mpd_axis axes[2],
+MPD_HOT static void mpd_resize(const float *samples, const mpd_span from[2], const mpd_axis axes[2],
                               const mpd_span to[2], float *out, ptrdiff_t stride, float *const lines[2]) {
     const int32_t resized = axes[0].source != axes[0].target;
     int32_t held[2] = {-1, -1}, y, i;
@@ -392,7 +395,7 @@ static inline void mpd_resize(const float *samples, const mpd_span from[2], cons
 static inline const float *mpd_samples(const mpd_plan *plan) { return plan->zoom > 1 ? plan->enlarged : plan->logits; }
 
 /* What the outputs need besides the logits in plan->logits: squashed, where the rule does, enlarged and turned. */
-static inline void mpd_finish(mpd_plan *plan) {
+MPD_HOT static void mpd_finish(mpd_plan *plan) {
     const mpd_windows *at = &plan->at;
     const ptrdiff_t height = mpd_length(at->samples[0]), width = mpd_length(at->samples[1]);
     const ptrdiff_t columns = mpd_length(at->grid[1]), cells = columns * mpd_length(at->grid[0]);
@@ -472,58 +475,64 @@ static inline void mpd_change(mpd_changes *c, int32_t y) {
 
 /* The first pixel of a cell with corners a and b on two sides of the threshold that is on the side of b. */
 static inline int32_t mpd_cross(const mpd_axis *axis, int32_t cell, float a, float b, float threshold, mpd_span in) {
+    const float *fraction = axis->fraction;
     const int side = a > threshold;
-    /* the first pixel whose centre lies behind the level, up to rounding */
+    /* the first pixel whose centre lies behind the level, up to rounding: neighbours are computed without branches */
     const double place = ((double)cell + (double)((threshold - a) / (b - a)) + 0.5) * axis->scale + 0.5;
-    int32_t y = place < in.start ? in.start : place > in.stop ? in.stop : (int32_t)place;
-    while (y > in.start && (mpd_mix(a, b, axis->fraction[y - 1]) > threshold) != side) y--;
-    while (y < in.stop && (mpd_mix(a, b, axis->fraction[y]) > threshold) == side) y++;
+    int32_t y = mpd_max(in.start, mpd_min((int32_t)place, in.stop));
+    const int before = mpd_mix(a, b, fraction[mpd_max(y - 1, in.start)]) > threshold;
+    const int after = mpd_mix(a, b, fraction[mpd_min(y, in.stop - 1)]) > threshold;
+    if (((y > in.start) & (before != side)) | ((y < in.stop) & (after == side))) {
+        while (y > in.start && (mpd_mix(a, b, fraction[y - 1]) > threshold) != side) y--;
+        while (y < in.stop && (mpd_mix(a, b, fraction[y]) > threshold) == side) y++;
+    }
     return y;
 }
 
-MPD_HOT static int mpd_above(uint8_t *MPD_RESTRICT states, const float *values, float threshold, size_t n) {
-    size_t i;
-    uint8_t any = 0;
+/* What the columns of pixels between the columns a and b of n samples depend on: the first sample, the last, and the
+ * ends of cells whose corners lie on two sides of the threshold. Returns how many, or 0 where all samples are below. */
+static inline int32_t mpd_gather(mpd_plan *plan, const float *a, const float *b, int32_t n) {
+    uint8_t *states = plan->states, any = 0, mixed = 1;
+    const float threshold = plan->threshold;
+    int32_t *rows = plan->rows, i, count = 0;
     for (i = 0; i < n; i++) {
-        states[i] = values[i] > threshold;
+        states[i] = (uint8_t)((a[i] > threshold) + 2 * (b[i] > threshold));
         any |= states[i];
     }
-    return any;
-}
-
-/* The next index from `i` on, below `n`, where the states a and b differ; n where they do not. */
-static inline size_t mpd_differ(const uint8_t *a, const uint8_t *b, size_t i, size_t n) {
-    uint64_t p, q;
-    for (; i + 8 <= n; i += 8) {
-        memcpy(&p, a + i, 8);
-        memcpy(&q, b + i, 8);
-        if (p != q) break;
+    if (!any) return 0;
+    for (i = 0; i < n - 1; i++) states[i] = (uint8_t)((states[i] != states[i + 1]) | ((states[i] + 1) & 2));
+    states[n - 1] = 1;
+    for (i = 0; i < n; mixed = states[i++]) {
+        rows[count] = i;
+        count += (mixed | states[i]) != 0;
     }
-    while (i < n && a[i] == b[i]) i++;
-    return i;
+    for (i = 0; i < count; i++) plan->lines[1][i] = a[rows[i]], plan->lines[2][i] = b[rows[i]];
+    return count;
 }
 
-/* The changes in a column of pixels; `column` holds its values at the rows of samples. */
-static inline void mpd_column(mpd_plan *plan, const float *column, mpd_changes *changes) {
+/* The changes in a column of pixels; `values` are those of the samples that were gathered. */
+static inline void mpd_column(mpd_plan *plan, const float *values, int32_t count, mpd_changes *changes) {
     const mpd_axis *axis = &plan->axes[0];
     const mpd_span rows = plan->at.pixels[0];
-    const int32_t top = plan->at.samples[0].start;
-    const size_t n = (size_t)mpd_length(plan->at.samples[0]);
-    uint8_t *states = plan->states;
-    size_t i;
-    if (!mpd_above(states, column, plan->threshold, n)) return;
-    if (states[0]) mpd_change(changes, rows.start);
-    for (i = mpd_differ(states, states + 1, 0, n - 1); i < n - 1; i = mpd_differ(states, states + 1, i + 1, n - 1)) {
-        const int32_t cell = top + (int32_t)i;
+    const float threshold = plan->threshold;
+    int32_t *crossed = plan->crossed, n = 0, i;
+    for (i = 0; i < count - 1; i++) {
+        crossed[n] = i;
+        n += (values[i] > threshold) != (values[i + 1] > threshold);
+    }
+    if (values[0] > threshold) mpd_change(changes, rows.start);
+    for (i = 0; i < n; i++) {
+        const float *corners = values + crossed[i];
+        const int32_t cell = plan->at.samples[0].start + plan->rows[crossed[i]];
         const mpd_span in = {mpd_max(axis->first[cell], rows.start), mpd_min(axis->first[cell + 1], rows.stop)};
         int32_t y = mpd_max(in.start, in.stop);
-        if (in.start < in.stop) y = mpd_cross(axis, cell, column[i], column[i + 1], plan->threshold, in);
+        if (in.start < in.stop) y = mpd_cross(axis, cell, corners[0], corners[1], threshold, in);
         mpd_change(changes, mpd_min(y, rows.stop));
     }
-    if (states[n - 1]) mpd_change(changes, rows.stop);
+    if (values[count - 1] > threshold) mpd_change(changes, rows.stop);
 }
 
-/* The same, where every pixel is computed. */
+/* The same, where every pixel is computed, from the whole column of samples. */
 static inline void mpd_column_plain(mpd_plan *plan, const float *column, mpd_changes *changes) {
     const mpd_axis *axis = &plan->axes[0];
     const mpd_span rows = plan->at.pixels[0];
@@ -536,20 +545,25 @@ static inline void mpd_column_plain(mpd_plan *plan, const float *column, mpd_cha
     if (on) mpd_change(changes, rows.stop);
 }
 
-static inline void mpd_columns(mpd_plan *plan, mpd_changes *changes) {
+MPD_HOT static void mpd_columns(mpd_plan *plan, mpd_changes *changes) {
     const mpd_axis *axis = &plan->axes[1];
     const mpd_windows *at = &plan->at;
-    const ptrdiff_t n = mpd_length(at->samples[0]);
-    int32_t x;
+    const int32_t n = mpd_length(at->samples[0]), resized = axis->source != axis->target;
+    int32_t x, count = 0, before = -1;
     for (x = at->pixels[1].start; x < at->pixels[1].stop && !changes->full; x++) {
-        const float *column = plan->turned + (axis->low[x] - at->samples[1].start) * n;
+        const float *a = plan->turned + (ptrdiff_t)(axis->low[x] - at->samples[1].start) * n;
+        const float *b = plan->turned + (ptrdiff_t)(axis->high[x] - at->samples[1].start) * n;
+        const int32_t cell = axis->low[x] + axis->high[x];
         changes->base = (int64_t)x * plan->size[0];
-        if (axis->source != axis->target) {
-            const float *next = plan->turned + (axis->high[x] - at->samples[1].start) * n;
-            mpd_mix_lines(plan->lines[0], column, next, axis->fraction[x], (size_t)n);
-            column = plan->lines[0];
+        if (plan->plain) {
+            if (resized) mpd_mix_lines(plan->lines[0], a, b, axis->fraction[x], (size_t)n);
+            mpd_column_plain(plan, resized ? plan->lines[0] : a, changes);
+        } else {
+            if (cell != before) count = mpd_gather(plan, a, b, n);
+            mpd_mix_lines(plan->lines[0], plan->lines[1], plan->lines[2], axis->fraction[x], (size_t)count);
+            if (count) mpd_column(plan, plan->lines[0], count, changes);
         }
-        (plan->plain ? mpd_column_plain : mpd_column)(plan, column, changes);
+        before = cell;
         if (changes->column) changes->column++;
     }
 }
@@ -587,21 +601,19 @@ static inline size_t mpd_compress(const uint32_t *counts, size_t n, char *text) 
     return length;
 }
 
-MPD_HOT static void mpd_flip(uint8_t *MPD_RESTRICT row, const uint8_t *above, size_t n) {
-    size_t i;
-    for (i = 0; i < n; i++) row[i] ^= above[i];
-}
-
 /* The mask in `plan->at.pixels`: 0 or 1, row after row, `stride` bytes apart. */
-static inline void mpd_bitmap(mpd_plan *plan, uint8_t *out, ptrdiff_t stride) {
-    const int32_t height = mpd_length(plan->at.pixels[0]);
-    const size_t width = (size_t)mpd_length(plan->at.pixels[1]);
+MPD_HOT static inline void mpd_bitmap(mpd_plan *plan, uint8_t *out, ptrdiff_t stride) {
+    const int32_t height = mpd_length(plan->at.pixels[0]), width = mpd_length(plan->at.pixels[1]);
     mpd_changes changes = {0};
-    int32_t y;
-    for (y = 0; y < height; y++) memset(out + y * stride, 0, width);
+    int32_t x, y;
+    for (y = 0; y < height; y++) memset(out + y * stride, 0, (size_t)width);
     changes.column = out, changes.stride = stride, changes.rows = plan->at.pixels[0];
     mpd_columns(plan, &changes);
-    for (y = 1; y < height; y++) mpd_flip(out + y * stride, out + (y - 1) * stride, width);
+    for (y = 1; y < height; y++) {
+        const uint8_t *MPD_RESTRICT above = out + (y - 1) * stride;
+        uint8_t *MPD_RESTRICT row = out + y * stride;
+        for (x = 0; x < width; x++) row[x] ^= above[x];
+    }
 }
 
 /* Probabilities in `plan->at.pixels`, row after row, `stride` floats apart; with `resized`, what the rule compares. */

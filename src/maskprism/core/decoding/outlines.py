@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -52,8 +52,8 @@ class MaskPolygons:
 
     outlines: list[Outline]
     size_hw: tuple[int, int]
-    _job: DecodeJob
-    _index: int
+    _job: DecodeJob = field(repr=False)
+    _index: int = field(repr=False)
 
     @property
     def n_vertices(self) -> int:
