@@ -153,6 +153,16 @@ def test_edges_of_prototypes_lie_on_the_outline_of_a_right_label(visited: list[V
     assert too_large["prototype_edge_inside"] > 1 > right["prototype_edge_inside"]
 
 
+def test_the_label_that_a_label_doubles_is_known(visited: list[VisitedImage]) -> None:
+    truth = visited[3].truth
+    masks, classes = truth.masks(), truth.classes.tolist()
+    doubled = GroundTruth.of_masks(np.concatenate([masks, np.roll(masks[:1], 1, axis=2)]), [*classes, classes[0] + 1])
+    labels = Measuring(range(10))(visited[3]._replace(truth=doubled)).labels
+    assert labels[0].twin == (len(masks), classes[0] + 1)
+    assert labels[-1].twin == (0, classes[0])
+    assert all(label.twin is None for label in labels[1:-1])
+
+
 def test_measuring_is_the_same_each_time(visited: list[VisitedImage]) -> None:
     measuring = Measuring(range(10), seed=3)
     first, again = measuring(visited[2]), measuring(visited[2])
@@ -191,6 +201,7 @@ def test_no_line_of_a_label_file_is_skipped(tmp_path: Path) -> None:
     assert rows[2].kind == "no mask"
     assert np.isnan(rows[2].suspicion)
     assert (rows[3].kind, rows[3].suspicion) == ("duplicate", 1.0)
+    assert rows[3].reason == "It repeats label 0 (cat) of this image word for word."
     assert rows[5].features["hole_share"] > 0.1
     assert report.suspicion.score == "1 - mask IoU"
     assert not report.suspicion.calibrated

@@ -12,6 +12,7 @@ from maskprism._common.extras import require
 from maskprism._common.text import counted
 from maskprism.analysis.labels.corruption import CORRUPTIONS, MIN_PIXELS, Corruption, corrupt, halves, jittered
 from maskprism.analysis.labels.features import ImageEvidence, as_matrix, label_features, span_mask
+from maskprism.analysis.labels.reasons import reason_of
 from maskprism.analysis.labels.suspicion import SUSPICIOUS, Suspicion, kinds, suspicions
 from maskprism.analysis.truth.matching import FOUND_IOU, NEAR_IOU
 from maskprism.analysis.truth.overlaps import Region
@@ -91,6 +92,8 @@ class MeasuredLabel(NamedTuple):
     other_class: int = -1
     prediction: Mapping[str, Any] | None = None
     mistake: str = ""
+    twin: tuple[int | str, int] | None = None
+    """Label id and class id of the label that overlaps it most, from FOUND_IOU on."""
 
 
 class Unlabelled(NamedTuple):
@@ -173,7 +176,13 @@ class Measuring:
         overlaps = evidence.overlaps(mask)
         instance = int(overlaps.argmax()) if len(overlaps) and overlaps.max() > NEAR_IOU else -1
         suggestion, suggested_by = _suggestion(evidence, mask, instance, found["mask_iou"])
+        twin = None
+        if found["label_iou"] >= FOUND_IOU:
+            others = [place for place in range(len(masks)) if place != index and not truth.crowd[place]]
+            place = max(others, key=lambda place: mask.iou_with(masks[place]))
+            twin = (truth.label_ids[place] if truth.label_ids else place, int(truth.classes[place]))
         return about._replace(
+            twin=twin,
             features=found,
             copies=() if rng is None else self._copies(mask, class_id, neighbours, evidence, rng),
             suggestion=suggestion,
@@ -315,7 +324,7 @@ class LabelStudy:
             box=label.box,
             kind=kind,
             suspicion=suspicion,
-            reason=self._reason(label, kind),
+            reason=reason_of(label, kind, self._name),
             suggestion=label.suggestion if suspicion >= SUSPICIOUS else None,
             suggested_by=label.suggested_by if suspicion >= SUSPICIOUS else "",
             instance=label.instance,
@@ -335,7 +344,7 @@ class LabelStudy:
                 box=by_id[other].box,
                 kind="duplicate",
                 suspicion=1.0,
-                reason=f"It repeats label {other} of this image word for word.",
+                reason=f"It repeats label {other} ({self._name(by_id[other].class_id)}) of this image word for word.",
                 suggestion=None,
                 suggested_by="",
                 instance=by_id[other].instance,
@@ -364,8 +373,8 @@ class LabelStudy:
                 box=one.box,
                 kind="missing label",
                 suspicion=float(value),
-                reason=f"The model finds a {self._name(one.class_id)} (score {one.score:.2f}); no label overlaps it. "
-                f"Of detections with this score, {value:.0%} match a label.",
+                reason=f"The model detects {self._name(one.class_id)} with a score of {one.score:.2f}, and no label "
+                f"overlaps it; {value:.0%} of the detections with this score match a label.",
                 suggestion=one.rle,
                 suggested_by="prediction",
                 instance=one.instance,
@@ -376,28 +385,6 @@ class LabelStudy:
 
     def _name(self, class_id: int) -> str:
         return self.names.get(class_id, f"class{class_id}")
-
-    def _reason(self, label: MeasuredLabel, kind: str) -> str:
-        values = label.features
-        if label.mistake:
-            return f"It cannot be read: {label.mistake}."
-        if kind in ("crowd", "no mask"):
-            return {"crowd": "It is a crowd.", "no mask": "It is a box without a mask."}[kind] + " It is not judged."
-        if not kind:
-            return ""
-        overlap = (
-            f"the best detection overlaps it by an IoU of {values['mask_iou']:.2f}"
-            if values["mask_iou"] > NEAR_IOU
-            else "no detection overlaps it"
-        )
-        span = f"the best mask that the prototypes can draw has an IoU of {values['span_iou']:.2f} with it"
-        if kind == "wrong class" and _other(label):
-            return f"The model calls it {self._name(label.other_class)} (score {values['score']:.2f}); {overlap}."
-        if kind == "duplicate":
-            return f"Another label overlaps it by an IoU of {values['label_iou']:.2f}."
-        if kind == "merged" and values["detections_inside"] > 1:
-            return f"It holds {values['detections_inside']:.0f} detections; {overlap}."
-        return f"{overlap[0].upper()}{overlap[1:]}; {span}."
 
 
 def _other(label: MeasuredLabel) -> bool:
