@@ -41,7 +41,8 @@ def whole(region: Region) -> np.ndarray:
 def test_a_corrupted_copy_is_another_mask_of_the_image(
     kind: Corruption, label: Region, neighbour: Region, seed: int
 ) -> None:
-    first, again = (corrupt(label, kind, [neighbour], CONTENT, np.random.default_rng(seed)) for _ in range(2))
+    orders = (label._replace(inside=np.asarray(label.inside, order=order)) for order in ("C", "F"))  # "F": of RLE
+    first, again = (corrupt(one, kind, [neighbour], CONTENT, np.random.default_rng(seed)) for one in orders)
     if first is None:
         assert again is None
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,9 +15,17 @@ from helpers import small_datasets
 from maskprism import load
 from maskprism.analysis.labels.features import MIN_SCORE, ImageEvidence, as_matrix, label_features
 from maskprism.analysis.labels.held_out import compare_splits, judged_by_folds, shared_images
-from maskprism.analysis.labels.study import LabelReport, LabelStudy, MeasuredImage, MeasuredLabel, Measuring
+from maskprism.analysis.labels.study import (
+    LabelReport,
+    LabelStudy,
+    MeasuredImage,
+    MeasuredLabel,
+    Measuring,
+    _suggested_detection,
+)
 from maskprism.analysis.truth.overlaps import Region
 from maskprism.datasets import GroundTruth, open_dataset
+from maskprism.datasets.coco import RunLengths, bitmap_of
 from maskprism.datasets.scenes import draw_scene
 from maskprism.datasets.visit import VisitedImage, look_at
 from maskprism.errors import InputError
@@ -153,6 +162,92 @@ def test_edges_of_prototypes_lie_on_the_outline_of_a_right_label(visited: list[V
     assert too_large["prototype_edge_inside"] > 1 > right["prototype_edge_inside"]
 
 
+def test_the_label_that_a_label_doubles_is_known(visited: list[VisitedImage]) -> None:
+    truth = visited[3].truth
+    masks, classes = truth.masks(), truth.classes.tolist()
+    doubled = GroundTruth.of_masks(np.concatenate([masks, np.roll(masks[:1], 1, axis=2)]), [*classes, classes[0] + 1])
+    labels = Measuring(range(10))(visited[3]._replace(truth=doubled)).labels
+    assert labels[0].twin == (len(masks), classes[0] + 1)
+    assert labels[-1].twin == (0, classes[0])
+    assert all(label.twin is None for label in labels[1:-1])
+
+
+def bitmap(rle: Any) -> np.ndarray:
+    return bitmap_of(RunLengths(tuple(rle["size"]), rle["counts"]), tuple(rle["size"]))
+
+
+def iou(first: np.ndarray, second: np.ndarray) -> float:
+    return float((first & second).sum() / (first | second).sum())
+
+
+def measured_with(image: VisitedImage, masks: np.ndarray) -> list[MeasuredLabel]:
+    truth = GroundTruth.of_masks(masks, image.truth.classes.tolist())
+    return list(Measuring(range(10), learned_share=0)(image._replace(truth=truth)).labels)
+
+
+def test_the_detection_of_a_label_that_is_cut_off_is_suggested(visited: list[VisitedImage]) -> None:
+    n_cut = 0
+    for image in visited[:6]:
+        whole = image.truth.masks()
+        for index, before in enumerate(measured_with(image, whole)):
+            if before.features["mask_iou_of_class"] < 0.8:
+                continue
+            columns = np.flatnonzero(whole[index].any(axis=0))
+            masks = whole.copy()
+            masks[index, :, columns[len(columns) // 3] :] = False
+            label = measured_with(image, masks)[index]
+            if label.features["mask_iou"] <= 0.1:
+                continue
+            n_cut += 1
+            assert label.suggested_by == "prediction"
+            assert iou(bitmap(label.suggestion), whole[index]) > 0.75
+    assert n_cut > 5
+
+
+def test_the_object_of_another_label_is_not_suggested(visited: list[VisitedImage]) -> None:
+    overlap, claimed = np.array([0.45, 0.2, 0.6]), np.array([0.9, 0.0, 0.1])
+    of_class = np.array([True, True, False])
+    assert _suggested_detection(overlap, claimed, of_class) == 1
+    assert _suggested_detection(overlap, claimed, ~of_class) == 2
+    assert _suggested_detection(overlap, claimed, np.zeros(3, dtype=bool)) == 2
+    assert _suggested_detection(overlap, np.ones(3), of_class) == -1
+    assert _suggested_detection(np.zeros(0), np.zeros(0), np.zeros(0, dtype=bool)) == -1
+
+
+def test_holes_are_filled_and_labels_within_a_label_are_taken_out_of_it(visited: list[VisitedImage]) -> None:
+    image = visited[0]
+    whole = image.truth.masks()
+    first, second = np.argsort(-whole.sum(axis=(1, 2)))[:2]
+    masks = whole.copy()
+    rows, columns = (np.flatnonzero(masks[first].any(axis=axis)) for axis in (1, 0))
+    middle = (slice(*rows[len(rows) // 2 - 2 :][[0, 5]]), slice(*columns[len(columns) // 2 - 2 :][[0, 5]]))
+    masks[(first, *middle)] = False
+    with_hole = measured_with(image, masks)[first]
+    assert (bitmap(with_hole.corrections["hole"]) == whole[first]).all()
+    masks = whole.copy()
+    masks[first] |= masks[second]
+    merged = measured_with(image, masks)
+    assert (bitmap(merged[first].corrections["merged"]) == (whole[first] & ~whole[second])).all()
+    assert merged[second].corrections == measured_with(image, whole)[second].corrections
+
+
+def test_a_hole_is_suggested_to_be_filled() -> None:
+    names = ("label_iou", "span_iou", "corners", "fill", "detections_inside", "centre_distance", "log_area_ratio")
+    right = {**dict.fromkeys(names, 0.2), "mask_iou": 0.9, "hole_share": 0.0}
+    wrong = right | {"mask_iou": 0.3, "hole_share": 0.3}
+    copies = [("hole", wrong), ("too large", wrong | {"hole_share": 0.0})]
+    filled, predicted = {"size": [1, 1], "counts": "01"}, {"size": [1, 1], "counts": "1"}
+    label = MeasuredLabel(0, 0, (0, 0, 1, 1), features=right, copies=copies, suggestion=predicted)
+    label = label._replace(suggested_by="prediction", corrections={"hole": filled})
+    study = LabelStudy({0: "cat"})
+    for number in range(60):
+        given = label if number else label._replace(features=wrong)
+        study.update(MeasuredImage(f"{number}.png", [given], [], []))
+    worst = study.compute().rows[0]
+    assert (worst.image, worst.kind) == ("0.png", "hole")
+    assert (worst.suggestion, worst.suggested_by, worst.prediction) == (filled, "labels", predicted)
+
+
 def test_measuring_is_the_same_each_time(visited: list[VisitedImage]) -> None:
     measuring = Measuring(range(10), seed=3)
     first, again = measuring(visited[2]), measuring(visited[2])
@@ -191,6 +286,7 @@ def test_no_line_of_a_label_file_is_skipped(tmp_path: Path) -> None:
     assert rows[2].kind == "no mask"
     assert np.isnan(rows[2].suspicion)
     assert (rows[3].kind, rows[3].suspicion) == ("duplicate", 1.0)
+    assert rows[3].reason == "It repeats label 0 (cat) of this image word for word."
     assert rows[5].features["hole_share"] > 0.1
     assert report.suspicion.score == "1 - mask IoU"
     assert not report.suspicion.calibrated

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from maskprism.datasets import Dataset, open_dataset
 from maskprism.datasets.scenes import write_dataset
 from maskprism.drawing.label_crops import OUTLINE_COLOURS, label_crop
 from maskprism.integrations.label_suggestions import write_suggestions
-from maskprism.reports.labels import label_cards, labels_page, remedy_of
+from maskprism.reports.labels import label_cards, labels_page, remedy_of, verdict_of
 from maskprism.reports.labels_files import write_labels
 from maskprism.reports.manifest import read_manifest
 from maskprism.viewer.markup import static_text
@@ -60,6 +61,20 @@ def test_labels_below_one_half_and_those_not_judged_are_no_cards(scenes: Dataset
     assert cards_of(text) == []
     assert '<p id="none">' in text
     assert not (tmp_path / "worst.png").exists()
+
+
+@pytest.mark.parametrize(("suspicion", "outcome"), [(0.85, "pass"), (0.95, "fail")])
+def test_only_very_suspicious_labels_fail(scenes: Dataset, suspicion: float, outcome: str) -> None:
+    """One label in four with this suspicion, on each of 60 images."""
+    rows = [
+        judged(f"{image}.png", number, (0, 0, 1, 1), "", suspicion=suspicion if number == 0 else 0.1)
+        for image in range(60)
+        for number in range(4)
+    ]
+    report = report_of(rows, scenes)
+    assert verdict_of(report).outcome == outcome
+    simple = replace(report, suspicion=replace(report.suspicion, score="1 - mask IoU"))
+    assert verdict_of(simple).outcome == "cannot tell"
 
 
 def test_foreign_names_stay_text(scenes: Dataset) -> None:

@@ -43,17 +43,20 @@ _OUTLINES: dict[OutlineName, str] = {
 }
 _WARNING = "warning: "
 _MOST_TWINS = 50
+VERDICT_SUSPICION = 0.9
+"""Only labels from this suspicion on count for the verdict: of those from SUSPICIOUS on most are right."""
 MAX_SUSPICIOUS = 0.02
-"""The tolerance of the verdict: the share of labels that may be suspicious."""
+"""The tolerance of the verdict: the share of labels that may be that suspicious."""
 _METHOD = {
     "suspicion": (
         "From 0 to 1, learned from corrupted copies of these labels, on images that were not learned from. Where that "
         "is not surely better than 1 - mask IoU with the best detection, that is the suspicion."
     ),
     "suggestion": (
-        "The predicted mask, where a detection agrees with the label by an IoU of .5 or more; else the mask that the "
-        "prototypes draw best for the label. For a wrong class it is the class of the detection, for a spurious label "
-        "or a duplicate to delete it, for a missing label to add the detection."
+        "The detection of its class that overlaps it most, unless that is the object of another label; where there is "
+        "none, the mask that the prototypes draw best for the label. For a hole it is the label without holes, for "
+        "merged objects the label without other labels that lie in it. For a wrong class it is the class of the "
+        "detection, for a spurious label or a duplicate to delete it, for a missing label to add the detection."
     ),
     "decisions": (
         "They are kept in this browser. Export them, and have them written into a copy of the data set: "
@@ -174,7 +177,8 @@ def _place(label_id: int | str | None, truth: GroundTruth) -> int | None:
 def _crop(image: UInt8[np.ndarray, "H W 3"], label: Bool[np.ndarray, "H W"], card: LabelCard) -> LabelCrop:
     row, image_hw = card.row, (image.shape[0], image.shape[1])
     masks: dict[OutlineName, Bool[np.ndarray, "H W"]] = {"label": label} if label.any() else {}
-    predicted = row.suggestion if row.suggested_by == "prediction" else row.prediction
+    suggested = row.suggestion if row.suggested_by == "prediction" else None
+    predicted = suggested if row.prediction is None else row.prediction
     if predicted is not None:
         masks["prediction"] = _bitmap(predicted, image_hw)
     if card.remedy is not None and card.remedy.mask is not None:
@@ -193,14 +197,17 @@ def verdict_of(report: LabelReport) -> Verdict:
         return Verdict(
             "cannot tell", f"fewer than {MIN_CALIBRATED} images are too few to calibrate suspicions, and for a verdict"
         )
+    if report.suspicion.score != "learned":
+        return Verdict("cannot tell", "suspicions are 1 - mask IoU, and a low one may be a mistake of the model")
     judged = [row for row in report.rows if row.label_id is not None and not np.isnan(row.suspicion)]
-    suspicious = np.array([float(row.suspicion >= SUSPICIOUS) for row in judged])
+    suspicious = np.array([float(row.suspicion >= VERDICT_SUSPICION) for row in judged])
     share = claimed_interval(suspicious, [row.image for row in judged])
-    check = Check.of(f"share of labels with a suspicion of {SUSPICIOUS} or more", share, "at most", MAX_SUSPICIOUS)
+    what = f"share of labels with a suspicion of {VERDICT_SUSPICION} or more"
+    check = Check.of(what, share, "at most", MAX_SUSPICIOUS)
     why = {
-        "pass": "few labels are suspicious",
-        "fail": "more labels are suspicious than the tolerance allows: look at them",
-        "cannot tell": "the interval of the share of suspicious labels holds the tolerance",
+        "pass": "few labels are very suspicious",
+        "fail": "more labels are very suspicious than the tolerance allows: look at them",
+        "cannot tell": "the interval of the share of very suspicious labels holds the tolerance",
     }
     return Verdict(check.outcome, why[check.outcome], [check])
 

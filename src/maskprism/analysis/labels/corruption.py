@@ -197,7 +197,7 @@ def _with_hole(mask: Mask, diagonal: float, rng: np.random.Generator) -> Mask:
     rows, columns = np.nonzero(depth >= 0.4 * depth.max())
     centre = rng.integers(len(rows))
     radius = max(1, round(np.sqrt(rng.uniform(0.08, 0.3) * np.count_nonzero(mask) / np.pi)))
-    cut = mask.astype(np.uint8)
+    cut = mask.astype(np.uint8, order="C")  # OpenCV draws into such arrays alone; masks of RLE run down the columns
     cv2.circle(cut, (int(columns[centre]), int(rows[centre])), radius, 0, -1)
     return cut > 0
 

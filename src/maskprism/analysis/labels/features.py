@@ -191,7 +191,7 @@ def outline_features(evidence: ImageEvidence, label: Region) -> dict[str, float]
 
 
 def span_mask(evidence: ImageEvidence, label: Region) -> dict[str, Any] | None:
-    """The mask that the prototypes and a constant draw best for a label.
+    """The mask that the prototypes and a constant draw best for a label, without parts that lie beside the label.
 
     Returns
     -------
@@ -200,8 +200,11 @@ def span_mask(evidence: ImageEvidence, label: Region) -> dict[str, Any] | None:
     """
     window = _Window.around(evidence, label)
     drawn = window.prototypes @ _fitted(window)
-    if not (drawn > 0).any():
+    _, parts = cv2.connectedComponents((drawn > 0).astype(np.uint8))
+    on_label = np.isin(parts, parts[window.inside & (drawn > 0)])
+    if not on_label.any():
         return None
+    drawn[(drawn > 0) & ~on_label] = -1.0
     logits = np.full(evidence.prediction.letterbox.grid_hw, -1.0, dtype=np.float32)
     logits[window.rows, window.columns] = drawn
     high, wide = evidence.cell_hw

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import cv2
 import numpy as np
 
 from maskprism._common.extras import require
 from maskprism._common.text import counted
 from maskprism.analysis.labels.corruption import CORRUPTIONS, MIN_PIXELS, Corruption, corrupt, halves, jittered
 from maskprism.analysis.labels.features import ImageEvidence, as_matrix, label_features, span_mask
+from maskprism.analysis.labels.reasons import reason_of
 from maskprism.analysis.labels.suspicion import SUSPICIOUS, Suspicion, kinds, suspicions
 from maskprism.analysis.truth.matching import FOUND_IOU, NEAR_IOU
 from maskprism.analysis.truth.overlaps import Region
+from maskprism.core.decoding.job import compress, count_runs
 from maskprism.datasets.ground_truth import run_lengths
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64
+    from jaxtyping import Bool, Float64
 
     from maskprism.datasets import GroundTruth
     from maskprism.datasets.visit import VisitedImage
@@ -33,6 +36,8 @@ COPIES = 3
 """Corrupted copies of each label of an image that is learned from."""
 LEARNED_IMAGES = 2000
 """The classifier learns from about this number of images, a random sample of larger data sets."""
+HELD_SHARE = 0.9
+"""A label holds another one of which more than this share lies in it."""
 SHOWN_SCORE = 0.25
 """Detections from this score on that nothing labels are reported."""
 
@@ -52,6 +57,9 @@ class JudgedLabel(NamedTuple):
         0 to 1; NaN for crowds and labels without a mask, which cannot be judged; 1 for labels that cannot be read.
     suggestion
         COCO RLE of a better mask, or None.
+    suggested_by
+        "prediction" for the mask of a detection, "prototypes" for the best that they can draw for the label, "labels"
+        for the label without its holes, or without other labels that lie in it; "" for no suggestion.
     instance
         The detection that it is, or that overlaps most, as `Model.predict` numbers them; -1 for none.
     prediction
@@ -91,6 +99,10 @@ class MeasuredLabel(NamedTuple):
     other_class: int = -1
     prediction: Mapping[str, Any] | None = None
     mistake: str = ""
+    twin: tuple[int | str, int] | None = None
+    """Label id and class id of the label that overlaps it most, from FOUND_IOU on."""
+    corrections: Mapping[str, Mapping[str, Any] | None] = {}
+    """By kind, masks that come from the labels alone."""
 
 
 class Unlabelled(NamedTuple):
@@ -138,12 +150,15 @@ class Measuring:
         evidence = ImageEvidence(visited.prediction, visited.image)
         rng = np.random.default_rng([self.seed, visited.number])
         learned = rng.random() < self.learned_share
-        masks = [
-            Region(slice(*patch.rows.indices(1 << 30)[:2]), slice(*patch.columns.indices(1 << 30)[:2]), patch.values)
-            for patch in truth.patches("canvas", visited.prediction.letterbox)
+        letterbox = visited.prediction.letterbox
+        patches = truth.patches("canvas", letterbox)
+        masks = [_tight(Region.of_patch(patch, 0, letterbox.canvas_hw)) for patch in patches]
+        overlaps = np.array([evidence.overlaps(mask) for mask in masks]).reshape(len(masks), len(evidence.masks))
+        labels = [
+            self._label(index, truth, masks, overlaps, evidence, rng if learned else None)
+            for index in range(len(truth))
         ]
-        masks = [_tight(mask) for mask in masks]
-        labels = [self._label(index, truth, masks, evidence, rng if learned else None) for index in range(len(truth))]
+        labels = list(_with_own_corrections(labels, truth))
         height, width = truth.image_hw
         labels += [
             MeasuredLabel(label_id, -1, (0, 0, width, height), "unreadable", mistake=mistake)
@@ -157,6 +172,7 @@ class Measuring:
         index: int,
         truth: GroundTruth,
         masks: Sequence[Region],
+        overlaps: Float64[np.ndarray, "G N"],
         evidence: ImageEvidence,
         rng: np.random.Generator | None,
     ) -> MeasuredLabel:
@@ -168,19 +184,26 @@ class Measuring:
             return about._replace(unjudged="crowd")
         if not mask.area:
             return about._replace(unjudged="no mask")
-        neighbours = [other for place, other in enumerate(masks) if place != index and not truth.crowd[place]]
+        others = [place for place in range(len(masks)) if place != index and not truth.crowd[place]]
+        neighbours = [masks[place] for place in others]
         found = label_features(evidence, mask, class_id, neighbours)
-        overlaps = evidence.overlaps(mask)
-        instance = int(overlaps.argmax()) if len(overlaps) and overlaps.max() > NEAR_IOU else -1
-        suggestion, suggested_by = _suggestion(evidence, mask, instance, found["mask_iou"])
+        own = overlaps[index]
+        instance = int(own.argmax()) if len(own) and own.max() > NEAR_IOU else -1
+        claimed = overlaps[others].max(axis=0, initial=0.0)
+        suggested = _suggested_detection(own, claimed, evidence.prediction.classes == class_id)
+        twin = None
+        if found["label_iou"] >= FOUND_IOU:
+            place = max(others, key=lambda place: mask.iou_with(masks[place]))
+            twin = (truth.label_ids[place] if truth.label_ids else place, int(truth.classes[place]))
         return about._replace(
+            twin=twin,
             features=found,
             copies=() if rng is None else self._copies(mask, class_id, neighbours, evidence, rng),
-            suggestion=suggestion,
-            suggested_by=suggested_by,
+            suggestion=_rle(evidence, suggested) if suggested >= 0 else _as_text(span_mask(evidence, mask)),
+            suggested_by="prediction" if suggested >= 0 else "prototypes",
             instance=instance,
             other_class=int(evidence.prediction.classes[instance]) if instance >= 0 else -1,
-            prediction=_rle(evidence, instance) if instance >= 0 and suggested_by != "prediction" else None,
+            prediction=_rle(evidence, instance) if instance not in (-1, suggested) else None,
         )
 
     def _copies(
@@ -307,6 +330,10 @@ class LabelStudy:
         return LabelReport(rows, suspicion, len(self.images), len(labels), self.names)
 
     def _row(self, number: int, label: MeasuredLabel, kind: str, suspicion: float) -> JudgedLabel:
+        suggestion, suggested_by, prediction = label.suggestion, label.suggested_by, label.prediction
+        if label.corrections.get(kind) is not None:
+            prediction = suggestion if prediction is None and suggested_by == "prediction" else prediction
+            suggestion, suggested_by = label.corrections[kind], "labels"
         return JudgedLabel(
             image=self.images[number].name,
             label_id=label.label_id,
@@ -315,12 +342,12 @@ class LabelStudy:
             box=label.box,
             kind=kind,
             suspicion=suspicion,
-            reason=self._reason(label, kind),
-            suggestion=label.suggestion if suspicion >= SUSPICIOUS else None,
-            suggested_by=label.suggested_by if suspicion >= SUSPICIOUS else "",
+            reason=reason_of(label, kind, self._name),
+            suggestion=suggestion if suspicion >= SUSPICIOUS else None,
+            suggested_by=suggested_by if suspicion >= SUSPICIOUS else "",
             instance=label.instance,
             features=label.features,
-            prediction=label.prediction,
+            prediction=prediction,
             suggested_class=label.other_class if kind == "wrong class" and _other(label) else None,
         )
 
@@ -335,7 +362,7 @@ class LabelStudy:
                 box=by_id[other].box,
                 kind="duplicate",
                 suspicion=1.0,
-                reason=f"It repeats label {other} of this image word for word.",
+                reason=f"It repeats label {other} ({self._name(by_id[other].class_id)}) of this image word for word.",
                 suggestion=None,
                 suggested_by="",
                 instance=by_id[other].instance,
@@ -364,8 +391,8 @@ class LabelStudy:
                 box=one.box,
                 kind="missing label",
                 suspicion=float(value),
-                reason=f"The model finds a {self._name(one.class_id)} (score {one.score:.2f}); no label overlaps it. "
-                f"Of detections with this score, {value:.0%} match a label.",
+                reason=f"The model detects {self._name(one.class_id)} with a score of {one.score:.2f}, and no label "
+                f"overlaps it; {value:.0%} of the detections with this score match a label.",
                 suggestion=one.rle,
                 suggested_by="prediction",
                 instance=one.instance,
@@ -376,28 +403,6 @@ class LabelStudy:
 
     def _name(self, class_id: int) -> str:
         return self.names.get(class_id, f"class{class_id}")
-
-    def _reason(self, label: MeasuredLabel, kind: str) -> str:
-        values = label.features
-        if label.mistake:
-            return f"It cannot be read: {label.mistake}."
-        if kind in ("crowd", "no mask"):
-            return {"crowd": "It is a crowd.", "no mask": "It is a box without a mask."}[kind] + " It is not judged."
-        if not kind:
-            return ""
-        overlap = (
-            f"the best detection overlaps it by an IoU of {values['mask_iou']:.2f}"
-            if values["mask_iou"] > NEAR_IOU
-            else "no detection overlaps it"
-        )
-        span = f"the best mask that the prototypes can draw has an IoU of {values['span_iou']:.2f} with it"
-        if kind == "wrong class" and _other(label):
-            return f"The model calls it {self._name(label.other_class)} (score {values['score']:.2f}); {overlap}."
-        if kind == "duplicate":
-            return f"Another label overlaps it by an IoU of {values['label_iou']:.2f}."
-        if kind == "merged" and values["detections_inside"] > 1:
-            return f"It holds {values['detections_inside']:.0f} detections; {overlap}."
-        return f"{overlap[0].upper()}{overlap[1:]}; {span}."
 
 
 def _other(label: MeasuredLabel) -> bool:
@@ -426,13 +431,46 @@ def _tight(mask: Region) -> Region:
     )
 
 
-def _suggestion(
-    evidence: ImageEvidence, mask: Region, instance: int, mask_iou: float
-) -> tuple[Mapping[str, Any] | None, str]:
-    """The predicted mask where the label was found, else the best mask within the span of the prototypes."""
-    if instance >= 0 and mask_iou >= FOUND_IOU:
-        return _rle(evidence, instance), "prediction"
-    return _as_text(span_mask(evidence, mask)), "prototypes"
+def _suggested_detection(
+    overlap: Float64[np.ndarray, " N"], claimed: Float64[np.ndarray, " N"], of_class: Bool[np.ndarray, " N"]
+) -> int:
+    """Return which of N detections is probably the object of a label, by its overlap with them; -1 for none.
+
+    The one of the label's class that overlaps most, unless it is the object of another label, which overlaps it by
+    `claimed`; else one of any class from FOUND_IOU on.
+    """
+    free = (claimed < FOUND_IOU) | (claimed < overlap)
+    for possible in (free & of_class & (overlap > NEAR_IOU), free & (overlap >= FOUND_IOU)):
+        if possible.any():
+            return int(np.where(possible, overlap, -1).argmax())
+    return -1
+
+
+def _with_own_corrections(labels: Iterable[MeasuredLabel], truth: GroundTruth) -> Iterator[MeasuredLabel]:
+    """Add the masks that a label becomes without its holes, and without the other labels that lie in it."""
+    regions: list[Region] = []
+    for index, label in enumerate(labels):
+        corrections: dict[str, Mapping[str, Any] | None] = {}
+        holes, held = (label.features.get(name, 0.0) for name in ("hole_share", "holds_label"))
+        if holes > 0 or held > HELD_SHARE:
+            regions = regions or [Region.of_patch(patch, 0, truth.image_hw) for patch in truth.patches("image")]
+            mask = np.zeros(truth.image_hw, dtype=bool)
+            mask[regions[index].rows, regions[index].columns] = regions[index].inside
+        if holes > 0:
+            outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            filled = cv2.drawContours(np.zeros(mask.shape, dtype=np.uint8), outlines, -1, 1, cv2.FILLED)
+            corrections["hole"] = _bitmap_rle(filled > 0)
+        if held > HELD_SHARE:
+            whole = regions[index]
+            for place, other in enumerate(regions):
+                if place != index and not truth.crowd[place] and whole.shared_with(other) > HELD_SHARE * other.area:
+                    mask[other.rows, other.columns] &= ~other.inside
+            corrections["merged"] = _bitmap_rle(mask)
+        yield label._replace(corrections=corrections)
+
+
+def _bitmap_rle(mask: Bool[np.ndarray, "H W"]) -> Mapping[str, Any] | None:
+    return _as_text({"size": [*mask.shape], "counts": compress(count_runs(mask, (0, 0), mask.shape))})
 
 
 def _rle(evidence: ImageEvidence, instance: int) -> Mapping[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from maskprism.analysis.labels.features import MIN_SCORE, ImageEvidence, outline_features
-from maskprism.analysis.truth.matching import NEAR_IOU
+from maskprism.analysis.labels.reasons import overlap_clause
 
 if TYPE_CHECKING:
     from jaxtyping import Float64
@@ -44,9 +44,7 @@ class LabelOutline(NamedTuple):
     @property
     def reason(self) -> str:
         """What is known of it, in one sentence."""
-        if self.mask_iou <= NEAR_IOU:
-            return "no detection overlaps it"
-        return f"the best detection overlaps it by an IoU of {self.mask_iou:.2f}"
+        return overlap_clause(self.mask_iou)
 
 
 def label_outlines(

@@ -11,7 +11,7 @@ from maskprism.core.masks import rule_named
 from maskprism.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Int64
+    from jaxtyping import Bool, Float32, Int64
 
     from maskprism.core.geometry import Letterbox, Size
     from maskprism.core.masks import Crop, MaskRule
@@ -106,6 +106,28 @@ def decode_job(
     if corners is not None and corners.shape != (len(rows), 4):
         raise InputError(f"boxes have shape {corners.shape}; expected ({len(rows)}, 4): x1, y1, x2, y2")
     return DecodeJob(rows, maps, corners, letterbox, rule, size, float(scale), int(zero_point))
+
+
+def count_runs(
+    mask: Bool[np.ndarray, "rows columns"], corner_yx: tuple[int, int], size_hw: tuple[int, int]
+) -> Int64[np.ndarray, " M"]:
+    """Return the lengths of the runs down the columns of an image, the background first, of a mask in a window.
+
+    Parameters
+    ----------
+    mask
+        The window.
+    corner_yx
+        Row and column of its upper left pixel in the image.
+    size_hw
+        Of the image, which holds the window.
+    """
+    (top, left), (height, width) = corner_yx, size_hw
+    columns, rows = np.nonzero(np.diff(np.pad(mask.T.astype(np.int8), ((0, 0), (1, 1)))))
+    changes, times = np.unique((columns + left) * height + rows + top, return_counts=True)
+    changes = changes[times == 1]  # a column that ends where the next one begins goes on
+    ends = [] if len(changes) and changes[-1] == height * width else [height * width]
+    return np.diff(np.concatenate([[0], changes, ends]).astype(np.int64))
 
 
 def compress(counts: Int64[np.ndarray, " M"]) -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from maskprism.core.decoding.job import compress
+from maskprism.core.decoding.job import compress, count_runs
 from maskprism.core.masks import crop_window
 
 if TYPE_CHECKING:
@@ -255,16 +255,12 @@ def areas(job: DecodeJob) -> Int64[np.ndarray, " N"]:
 def encode(job: DecodeJob, *, compressed: bool) -> list[bytes]:
     """See `compiled.encode`."""
     encoded = []
-    height, width = job.size_hw
     for index in range(len(job)):
-        changes = np.zeros(0, dtype=np.int64)
+        mask, corner = np.zeros((0, 0), dtype=bool), (0, 0)
         if (found := _bitmap(job, index)) is not None:
             loaded, mask = found
             (top, _), (left, _) = loaded.pixels_yx
-            columns, rows = np.nonzero(np.diff(np.pad(mask.T.astype(np.int8), ((0, 0), (1, 1)))))
-            changes, times = np.unique((columns + left) * height + rows + top, return_counts=True)
-            changes = changes[times == 1]  # a column that ends where the next one begins goes on
-        ends = [] if len(changes) and changes[-1] == height * width else [height * width]
-        counts = np.diff(np.concatenate([[0], changes, ends]).astype(np.int64))
+            corner = (top, left)
+        counts = count_runs(mask, corner, job.size_hw)
         encoded.append(compress(counts) if compressed else counts.astype(np.uint32).tobytes())
     return encoded
