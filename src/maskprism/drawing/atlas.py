@@ -116,7 +116,7 @@ def values_figure(atlas: Atlas) -> Figure:
     ax.plot(atlas.moments.mean, range(len(labels)), "|", color=share(INK), markersize=7, label="mean")
     ax.axvline(0, color=share(INK), linewidth=0.6)
     name_ticks(ax.yaxis, labels)
-    ax.set_xlabel("value; darker: more instances (root of the share)")
+    ax.set_xlabel("value; stronger colour: more instances (root of the share)")
     ax.set_ylabel("coefficient")
     ax.legend(fontsize=8.5, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     return titled(figure, "Values of each coefficient")

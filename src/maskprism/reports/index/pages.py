@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import html
 import io
 import math
@@ -12,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 from maskprism._common.text import counted, readable
+from maskprism.drawing.photo_boxes import photos_of, size_of
 from maskprism.errors import MaskprismError
 from maskprism.io.images import read_image
 from maskprism.io.untrusted import is_file, read_regular
@@ -20,7 +22,6 @@ from maskprism.reports.manifest import MOST_BYTES, SUFFIX, PictureFile, ResultMa
 from maskprism.viewer.markup import data_url
 
 _MOST_ROWS, _FIRST = 400, 2
-_HEADER_BYTES = 200
 _PICTURE_BYTES = 32 << 20
 """Pictures beyond these stay beside the page."""
 _AGAIN = "run the command that wrote it again, or move it away"
@@ -136,12 +137,27 @@ def _pictures(result: Result) -> list[Section]:
 
 def _figure(path: Path, picture: PictureFile, data: bytes, *, named: bool) -> str:
     text = html.escape(picture.caption)
-    # Charts are Matplotlib's, which writes how many dots an inch has; sheets with photos are not, and stay as they are.
-    kind = ' class="chart"' if b"pHYs" in data[:_HEADER_BYTES] else ""
-    image = f'<img{kind} src="{data_url("image/png", data)}" alt="{text}">'
-    link = f'<a href="{html.escape(picture.file)}" title="The picture alone">{image}</a>'
+    link = f'<a href="{html.escape(picture.file)}" title="The picture alone">{_image(data, text)}</a>'
     name = f' <span class="quiet">{html.escape(readable(path.stem))}</span>' if named else ""
     return f"<figure{' class=wide' if picture.wide else ''}>{link}<figcaption>{text}{name}</figcaption></figure>"
+
+
+def _image(png: bytes, text: str) -> str:
+    """Return a picture whose paper is dark on a dark page, and whose photographs are not touched."""
+    photos = photos_of(png)
+    address = data_url("image/png", png)
+    if photos is None:
+        return f'<img src="{address}" alt="{text}">'
+    width, height = size_of(png)
+    name = hashlib.sha256(png).hexdigest()[:16]
+    path = "".join(f"M{x1} {y1}H{x2}V{y2}H{x1}Z" for x1, y1, x2, y2 in photos)
+    return (
+        f'<svg class="sheet" viewBox="0 0 {width} {height}" role="img" aria-label="{text}"><defs>'
+        f'<image id="p{name}" width="{width}" height="{height}" href="{address}"/>'
+        f'<clipPath id="c{name}"><path d="{path}"/></clipPath></defs><use class="paper" href="#p{name}"/>'
+        + (f'<use href="#p{name}" clip-path="url(#c{name})"/>' if path else "")
+        + "</svg>"
+    )
 
 
 def _table(path: Path, about: TableFile) -> str:
