@@ -19,7 +19,7 @@ from maskprism.io.images import read_image
 from maskprism.io.untrusted import is_file, read_regular
 from maskprism.reports.html import Section, cell, findings, page, table
 from maskprism.reports.manifest import MOST_BYTES, SUFFIX, PictureFile, ResultManifest, TableFile, thumbnail_url
-from maskprism.viewer.markup import data_url
+from maskprism.viewer.markup import data_url, static_text
 
 _MOST_ROWS, _FIRST = 400, 2
 _PICTURE_BYTES = 32 << 20
@@ -58,22 +58,28 @@ class Result:
 
     @property
     def numbers(self) -> list[tuple[str, str]]:
-        """The values that there are, with their names."""
-        return [(number.title, number.text) for number in self.manifest.numbers if number.text]
+        """The values that there are, with their names; those of the verdict stand there."""
+        judged = {check.title for check in self.manifest.verdict.checks} if self.manifest.verdict else set()
+        return [(one.title, one.text) for one in self.manifest.numbers if one.text and one.title not in judged]
 
     @property
     def thumbnail(self) -> str:
-        """A small picture of it as a data URL: the manifest's, or its first picture that can be read; else nothing."""
+        """A small picture of it, as HTML: the manifest's, or its first picture that can be read; else the logo."""
         if self.manifest.thumbnail:
-            return self.manifest.thumbnail
+            return f'<img src="{self.manifest.thumbnail}" alt="">'
         for picture in self.manifest.pictures:
             if not is_file(path := self.file(picture.file)):
                 continue
             try:
-                return thumbnail_url(read_image(path))
+                pixels = read_image(path)
+                photos = photos_of(read_regular(path, MaskprismError, limit=MOST_BYTES))
             except MaskprismError:
                 continue
-        return ""
+            x1, y1, x2, y2 = photos[0] if photos else (0, 0, *pixels.shape[1::-1])
+            shown = pixels[max(y1, 0) : y2, max(x1, 0) : x2]
+            kind = ' class="paper"' if photos == [] else ""
+            return f'<img{kind} src="{thumbnail_url(shown if shown.size else pixels)}" alt="">'
+        return static_text("icon.svg").strip()
 
     def file(self, url: str) -> Path:
         """Return the file of a URL in the manifest.
