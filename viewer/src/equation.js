@@ -12,7 +12,8 @@ import { rolesOf } from "./roles.js";
 
 const MARGIN = 0.15;
 const LEAST_CELLS = 14;
-const MASK_PX = 360;
+/** The longer side of the picture of the mask, on a screen with as many pixels as CSS counts, and on finer ones. */
+const MASK_PX = Math.round(240 * Math.min(globalThis.devicePixelRatio ?? 1, 1.5));
 
 const PANELS = /** @type {const} */ ([
   ["positive", "positive evidence", ""],
@@ -33,6 +34,7 @@ export class Equation {
     this.groundOpacity = -1;
     this.overlay = h("canvas", {});
     this.small = /** @type {SmallMask | null} */ (null);
+    this.pixels = /** @type {ImageData | null} */ (null);
     this.panels = PANELS.map(([name, text, sign]) => {
       const canvas = h("canvas", { width: 1, height: 1 });
       if (name !== "mask") canvas.className = "diverging";
@@ -106,20 +108,22 @@ export class Equation {
     const logits = this.cut(this.stage.logits);
     const [positive, negative] = [this.cut(this.stage.sizes), new Float32Array(logits.length)];
     for (let i = 0; i < logits.length; i++) {
-      const [sum, size] = [logits[i], positive[i]];
+      const sum = logits[i];
+      const size = positive[i];
       positive[i] = size > -sum ? (size + sum) / 2 : 0;
       negative[i] = size > sum ? (sum - size) / 2 : 0;
     }
     const shown = { logits, positive, negative };
     const { rows, columns } = this.window;
     const [height, width] = [rows[1] - rows[0], columns[1] - columns[0]];
+    if (this.pixels?.width !== width || this.pixels.height !== height) this.pixels = new ImageData(width, height);
+    const colours = new Uint32Array(this.pixels.data.buffer);
     for (const { name, canvas } of this.panels) {
       if (name === "mask") continue;
       if (canvas.width !== width) canvas.width = width;
       if (canvas.height !== height) canvas.height = height;
-      const pixels = new ImageData(width, height);
-      paint(shown[name], this.limit, "contribution", new Uint32Array(pixels.data.buffer));
-      canvas.getContext("2d")?.putImageData(pixels, 0, 0);
+      paint(shown[name], this.limit, "contribution", colours);
+      canvas.getContext("2d")?.putImageData(this.pixels, 0, 0);
     }
     this.paintMask();
   }

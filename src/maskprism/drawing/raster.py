@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from jaxtyping import UInt8
 
+    from maskprism.drawing.photo_boxes import Box
     from maskprism.drawing.sheets import Panel, Sheet
 
     Picture = UInt8[np.ndarray, "H W 3"]
-    Box = tuple[int, int, int, int]
     Contours = dict[tuple[int, int, int], list[np.ndarray]]
     Mark: TypeAlias = "Shown | Filled | Written"
 
@@ -73,10 +73,18 @@ class Written(NamedTuple):
 
 def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
     """Draw the sheet as an array, HWC uint8 in RGB."""
-    return _drawn(*lay_out(sheet))
+    return draw_with_photos(sheet)[0]
 
 
-def _drawn(width: int, height: int, marks: list[Mark]) -> UInt8[np.ndarray, "H W 3"]:
+def draw_with_photos(sheet: Sheet) -> tuple[UInt8[np.ndarray, "H W 3"], list[Box]]:
+    """Draw the sheet as an array, and say where photographs are."""
+    width, height, marks = lay_out(sheet)
+    photos = [
+        (shown.x + x1, shown.y + y1, shown.x + x2, shown.y + y2)
+        for shown in marks
+        if isinstance(shown, Shown)
+        for x1, y1, x2, y2 in shown.photos
+    ]
     page = np.full((height, width, 3), 255, dtype=np.uint8)
     for mark in marks:
         match mark:
@@ -92,7 +100,7 @@ def _drawn(width: int, height: int, marks: list[Mark]) -> UInt8[np.ndarray, "H W
                 page[max(y, 0) : y + height, x : x + width] = colour
             case Written():
                 write(page, mark[:2], *mark[2:])
-    return page
+    return page, photos
 
 
 def lay_out(sheet: Sheet) -> tuple[int, int, list[Mark]]:
@@ -167,14 +175,7 @@ def save(sheet: Sheet, path: str | os.PathLike[str]) -> Path:
     MaskprismError
         If that fails.
     """
-    width, height, marks = lay_out(sheet)
-    photos = [
-        (shown.x + x1, shown.y + y1, shown.x + x2, shown.y + y2)
-        for shown in marks
-        if isinstance(shown, Shown)
-        for x1, y1, x2, y2 in shown.photos
-    ]
-    return write_atomically(path, encode_png(_drawn(width, height, marks), photos))
+    return write_atomically(path, encode_png(*draw_with_photos(sheet)))
 
 
 def _best_columns(sheet: Sheet) -> int:
