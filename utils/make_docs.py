@@ -153,7 +153,7 @@ def write_basis_images(folder: Path) -> None:
         usage.update(model.predict(item.read()))
     canonical = CanonicalBasis.of(usage)
     image = draw_scene(SCENE).image
-    beside = basis.raw_and_canonical(image, model.predict(image), usage, canonical)
+    beside, _ = basis.raw_and_canonical(image, model.predict(image), usage, canonical)
     study, movement = study_prototypes(items, model)
     sheet = raster.draw(cards.sheet_of_all(study, movement, model="the bundled model"))
     for name, pixels in (("basis", beside), ("prototypes", sheet)):

@@ -55,7 +55,7 @@ MEASURE = """async ({ text, runs, plainRuns }) => {
   // Around the original, so that the mask keeps its edges: those are what painting costs.
   const value = (n, k) => state.original[state.selected][k] + 0.4 * Math.sin(n / 9);
   const paint = repaint;
-  const anew = (n) => { state.move(n % 32, value(n, n % 32)); stage.fresh = false; equation.weights = null; };
+  const anew = (n) => { state.move(n % 32, value(n, n % 32)); stage.fresh = false; };
   await all(50, anew, paint);  // until it is compiled
   const whole = await all(runs, anew, paint);
   const moved = await all(runs, (n) => state.move(5, value(n, 5)), paint);

@@ -318,7 +318,11 @@ def test_pictures_show_contributions_on_one_scale() -> None:
     np.testing.assert_allclose(shown, prediction.prototypes[first] * rms[first], rtol=1e-5)
     each, _ = views.sheets(image, prediction, usage, basis, scale="each")
     assert len({panel.limit for panel in each.panels}) > 1
-    assert views.raw_and_canonical(image, prediction, usage, basis).shape[2] == 3
+    picture, photos = views.raw_and_canonical(image, prediction, usage, basis)
+    (x1, y1, x2, y2) = photos[0]  # the image itself stands among the canonical ones
+    assert len(photos) == 1
+    assert np.ptp(picture[y1:y2, x1:x2].astype(int), axis=2).max() > 0
+    assert x1 > picture.shape[1] // 2
     with pytest.raises(InputError, match="scale is 'none'"):
         views.sheets(image, prediction, usage, basis, scale="none")  # type: ignore[arg-type]
 

@@ -255,6 +255,10 @@ def test_thumbnails_names_and_density_lie_over_the_points(atlas: Path, offline: 
         x, y = place_of(page, points, point)
         assert own["x"] + own["width"] / 2 == pytest.approx(x, abs=2)
         assert own["y"] + own["height"] / 2 == pytest.approx(y, abs=2)
+    legend = page.locator(".dot").evaluate_all("all => all.map(one => getComputedStyle(one).backgroundColor)")
+    assert {picture.evaluate("one => getComputedStyle(one).borderTopColor") for picture in pictures.all()} <= set(
+        legend
+    )
     names = page.locator(".overlay .names span").all_inner_texts()
     assert names
     assert {name.rstrip(" 0123456789") for name in names} <= set(points.class_names)

@@ -42,6 +42,21 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+_FAILING_GPU = """
+import * as ort from "./ort.wasm.min.mjs";
+export const { Tensor, env } = ort;
+export const InferenceSession = {
+  create: async (bytes, options) => {
+    const gpu = options.executionProviders[0] === "webgpu";
+    if (gpu && "FAILS" === "open") throw new Error("no such operator");
+    const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+    if (gpu) Object.defineProperty(session, "run", { value: async () => { throw new Error("the device is lost"); } });
+    return session;
+  },
+};
+"""
+
+
 @pytest.fixture(scope="module")
 def address(written: Path) -> Iterator[str]:
     """The page, served by the installed command."""
@@ -376,6 +391,21 @@ def test_the_camera_runs_through_the_model(filmed: Page) -> None:
     filmed.get_by_role("button", name="Take this picture apart").click()
     filmed.locator("h1.source", has_text="camera.png").wait_for(timeout=60_000)
     assert filmed.locator("#live").is_hidden()
+
+
+@pytest.mark.parametrize("fails", ["open", "run"])
+def test_what_the_gpu_cannot_do_the_processor_does(page: Page, written: Path, fails: str) -> None:
+    """An adapter that opens no model, and one that fails while the model runs."""
+    adapter = "Object.defineProperty(navigator, 'gpu', { value: { requestAdapter: async () => ({ info: {} }) } });"
+    worker = adapter + (written / "worker.js").read_text(encoding="utf-8")
+    types = {"worker.js": worker, "ort.webgpu.min.mjs": _FAILING_GPU.replace("FAILS", fails)}
+    for name, text in types.items():
+        page.route(f"**/{name}", lambda route, text=text: route.fulfill(body=text, content_type="text/javascript"))
+    with page.expect_request("**/ort.webgpu.min.mjs"):
+        page.get_by_role("button", name="Try the sample").click()
+    page.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
+    assert page.locator(".instances button").count() > 5
+    assert "in this browser (WASM)" in page.locator("footer").inner_text()
 
 
 def test_the_page_as_one_file_needs_no_server(offline: Callable[..., BrowserContext], written: Path) -> None:

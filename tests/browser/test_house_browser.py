@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
 import pytest
 
 from helpers import in_process
 from helpers.contrast import low_contrast
 from maskprism.datasets.scenes import write_dataset
+from maskprism.drawing.photo_boxes import photos_of
 from maskprism.models import SAMPLE_MODEL
 
 if TYPE_CHECKING:
@@ -48,11 +51,31 @@ def test_pages_lead_there_and_back_and_show_all(offline: Context, index: Path, w
         page.wait_for_load_state()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert low_contrast(page, "body") == []
-        pictures = page.locator("figure img")
+        pictures = page.locator("figure svg.sheet")
         assert pictures.count() > 1
-        assert pictures.evaluate_all("all => all.every((one) => one.complete && one.naturalWidth > 0)")
+        assert pictures.evaluate_all("all => all.every((one) => one.getBoundingClientRect().height > 50)")
         page.get_by_role("link", name="All reports").click()
         page.wait_for_url(index.as_uri())
+
+
+def test_sheets_are_dark_on_dark_pages_and_their_photographs_are_as_they_are(offline: Context, index: Path) -> None:
+    path = next(index.parent.glob("basis/prototypes-*.png"))
+    ((x1, y1, x2, y2),) = photos_of(path.read_bytes()) or ()
+    shown = {}
+    for scheme in ("light", "dark"):
+        page = offline(viewport={"width": 1280, "height": 900}, color_scheme=scheme).new_page()
+        page.goto((index.parent / "basis" / "basis.html").as_uri())
+        sheet = page.locator("svg.sheet").last
+        shown[scheme] = cv2.imdecode(np.frombuffer(sheet.screenshot(), np.uint8), cv2.IMREAD_COLOR).astype(int)
+        page.emulate_media(media="print")
+        printed = cv2.imdecode(np.frombuffer(sheet.screenshot(), np.uint8), cv2.IMREAD_COLOR)
+        assert printed[2, 8].min() > 240
+    light, dark = shown["light"], shown["dark"]
+    scale = light.shape[1] / cv2.imread(str(path)).shape[1]
+    top, bottom, left, right = (round(side * scale) + inset for side, inset in ((y1, 2), (y2, -2), (x1, 2), (x2, -2)))
+    assert np.abs(light - dark)[top:bottom, left:right].max() <= 2
+    assert light[2, 8].min() > 240
+    assert dark[2, 8].max() < 45
 
 
 def test_tables_come_sorted_and_are_sorted_anew(offline: Context, index: Path) -> None:

@@ -86,6 +86,7 @@ def test_all_pages_lead_to_each_other(page: Page, address: str) -> None:
         page.locator(".site details a").nth(place).click()
         page.wait_for_load_state()
         assert page.locator(".site > a").count() == 4
+        assert page.get_by_role("link", name="All reports").count() == 0  # the overview is that
 
 
 def test_one_filter_holds_on_all_pages(page: Page, address: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 import maskprism
 from helpers.mask_contrast import Pictured, luminance, share_in_sight
 from maskprism.datasets.scenes import draw_scene
-from maskprism.drawing import sheets
+from maskprism.drawing import palette, sheets
 from maskprism.drawing.annotated import annotated
 from maskprism.drawing.crops import crop
 from maskprism.drawing.mask_style import (
@@ -48,6 +48,25 @@ def drawn_scenes() -> Iterator[Pictured]:
 @pytest.mark.parametrize("whole", [False, True], ids=["on dimmed greys", "on the unmodified image"])
 def test_the_edges_of_200_masks_are_in_sight(whole: bool) -> None:
     assert share_in_sight(drawn_scenes(), whole=whole) >= 0.95
+
+
+def test_frames_of_a_video_have_a_colour_for_each_class(scene: Pictured) -> None:
+    image, prediction = scene
+    turned = replace(
+        prediction,
+        canvas_boxes=prediction.canvas_boxes[::-1],
+        scores=prediction.scores[::-1],
+        classes=prediction.classes[::-1],
+        coefficients=prediction.coefficients[::-1],
+    )
+    for one in (prediction, turned):
+        whole = annotated(image, one, by_class=True)
+        covered = one.masks("image").sum(axis=0)
+        for instance in one:
+            alone = (cv2.erode(instance.mask("image").astype(np.uint8), CROSS, iterations=4) > 0) & (covered == 1)
+            colour = palette.colour_of(instance.class_id)
+            blended = 0.5 * np.array(colour) + 0.5 * image[alone][:, ::-1]
+            assert np.median(np.abs(whole[alone][:, ::-1] - blended)) < 1
 
 
 def test_an_instance_has_one_colour_everywhere(scene: Pictured) -> None:

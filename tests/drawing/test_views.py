@@ -18,9 +18,12 @@ from hypothesis import strategies as st
 import maskprism
 from maskprism import RULES, Decomposition, Letterbox, Prediction
 from maskprism._common.text import in_brief
+from maskprism.analysis.instance.regions import pixel_query
 from maskprism.core.masks import ULTRALYTICS
 from maskprism.datasets.scenes import draw_scene
-from maskprism.drawing import charts, figures, palette, raster, sheets
+from maskprism.drawing import attribution_charts, charts, figures, palette, raster, sheets
+from maskprism.drawing.photo_boxes import photos_of, size_of
+from maskprism.drawing.roles import roles_sheet
 from maskprism.drawing.sheets import Panel, Sheet
 from maskprism.errors import InputError, MaskprismError
 from maskprism.reports.explanation import write_explanation
@@ -372,6 +375,35 @@ def test_png_is_lossless_and_rgb(drawn: Explained, tmp_path: Path) -> None:
     decoded = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), raster.draw(sheet))
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("name", ["overview", "assembly", "roles", "figure"])
+def test_a_png_says_where_its_photographs_are(name: str, drawn: Explained, tmp_path: Path) -> None:
+    """What lies outside of them are maps, letters and paper."""
+    image, instance = drawn.image, drawn.prediction[0]
+    path = tmp_path / "a.png"
+    if name == "figure":
+        query = pixel_query(instance, *(int(side) for side in instance.box[:2]))
+        figures.save(attribution_charts.waterfall(instance, query, image=image), path, dpi=100)
+    else:
+        sheet = {
+            "overview": lambda: sheets.overview(image, drawn.prediction),
+            "assembly": lambda: sheets.assembly_strip(image, instance),
+            "roles": lambda: roles_sheet(image, instance),
+        }[name]()
+        raster.save(sheet, path)
+    png = path.read_bytes()
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert size_of(png) == picture.shape[1::-1]
+    photos = photos_of(png)
+    assert photos is not None
+    assert len(photos) == (2 if name == "assembly" else 1)
+    height, width = picture.shape[:2]
+    for x1, y1, x2, y2 in photos:
+        assert 0 <= x1 < x2 <= width
+        assert 0 <= y1 < y2 <= height
+        assert (picture[y1:y2, x1:x2].min(axis=2) < 200).mean() > 0.3  # not paper
+    assert photos_of(cv2.imencode(".png", picture)[1].tobytes()) is None
 
 
 def test_unwritable_folder_is_reported(drawn: Explained, tmp_path: Path) -> None:

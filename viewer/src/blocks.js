@@ -11,6 +11,8 @@ const OUTSIDE = 0;
 const INSIDE = 1;
 const MIXED = 2;
 const UNKNOWN = 3;
+/** A pixel reads at most as many cells along an axis: two of an enlarged grid, which reads two of the grid. */
+const MOST_TAPS = 3;
 /** Interpolated values may leave the range of their cells by rounding: by no more than this share of them. */
 const ROUNDING = 1e-5;
 
@@ -22,6 +24,7 @@ export class Blocks {
     this.window = window;
     this.rows = segments(frame.rowTaps, window.rows);
     this.columns = segments(frame.columnTaps, window.columns);
+    this.lefts = Int32Array.from(this.columns, ([from]) => frame.columnTaps.start[from]);
     const count = this.rows.length * this.columns.length;
     this.kinds = new Uint8Array(count).fill(UNKNOWN);
     /** How many pixels of each block are inside; and of these, are marked otherwise as `shared`. */
@@ -31,9 +34,7 @@ export class Blocks {
     const { grid_hw } = frame.letterbox;
     this.low = new Float32Array(grid_hw[1]);
     this.high = new Float32Array(grid_hw[1]);
-    const widest = this.columns.reduce((most, [from, to]) => Math.max(most, to - from), 0);
-    this.wide = new Float32Array(widest * frame.rowTaps.count);
-    this.line = new Float32Array(widest);
+    this.cellsOfRow = new Float32Array(MOST_TAPS);
   }
 
   /**
@@ -54,29 +55,36 @@ export class Blocks {
       ? [columnTaps.start[columns[0][0]], columnTaps.start[columns[columns.length - 1][0]] + columnTaps.count]
       : [0, 0];
     const { threshold } = rule;
-    let [area, both] = [0, 0];
+    let area = 0;
+    let both = 0;
     for (let i = 0; i < rows.length; i++) {
       const top = rowTaps.start[rows[i][0]];
-      low.set(source.subarray(top * width + first, top * width + last), first);
-      high.set(source.subarray(top * width + first, top * width + last), first);
-      for (let a = 1; a < rowTaps.count; a++) {
-        for (let c = first, at = (top + a) * width + first; c < last; c++, at++) {
-          const value = source[at];
-          if (value < low[c]) low[c] = value;
-          if (value > high[c]) high[c] = value;
+      let largest = 1e-3;
+      for (let c = first, at = top * width + first; c < last; c++, at++) {
+        let least = source[at];
+        let most = least;
+        for (let a = 1; a < rowTaps.count; a++) {
+          const value = source[at + a * width];
+          if (value < least) least = value;
+          if (value > most) most = value;
         }
+        low[c] = least;
+        high[c] = most;
+        if (most > largest) largest = most;
+        if (-least > largest) largest = -least;
       }
+      const [above, below] = [threshold + ROUNDING * largest, threshold - ROUNDING * largest];
       for (let j = 0; j < columns.length; j++) {
         const b = i * columns.length + j;
-        const from = columnTaps.start[columns[j][0]];
-        let [least, most] = [low[from], high[from]];
+        const from = this.lefts[j];
+        let least = low[from];
+        let most = high[from];
         for (let c = from + 1; c < from + columnTaps.count; c++) {
           if (low[c] < least) least = low[c];
           if (high[c] > most) most = high[c];
         }
-        const slack = ROUNDING * Math.max(most, -least, 1e-3);
-        const kind = least > threshold + slack ? INSIDE : most < threshold - slack ? OUTSIDE : MIXED;
-        if (kind === MIXED) this.mixed(b, rows[i], columns[j], source, marks, stride);
+        const kind = least > above ? INSIDE : most < below ? OUTSIDE : MIXED;
+        if (kind === MIXED) this.mixed(b, rows[i], columns[j], source, marks, stride, above, below);
         else if (kind !== kinds[b]) this.uniform(b, kind, rows[i], columns[j], marks, stride);
         kinds[b] = kind;
         area += this.areas[b];
@@ -110,51 +118,68 @@ export class Blocks {
   }
 
   /**
-   * Pixel by pixel, as Frame.eachRow interpolates.
+   * Row by row, and pixel by pixel where the cells of a row lie on both sides of the threshold; numbers are those of
+   * Frame.eachRow.
    * @param {number} b
    * @param {Pair} rows
    * @param {Pair} columns
    * @param {Float32Array} source
    * @param {Uint8Array} marks
    * @param {number} stride
+   * @param {number} above Interpolations of values above it are inside.
+   * @param {number} below Interpolations of values below it are outside.
    */
-  mixed(b, rows, columns, source, marks, stride) {
-    const { wide, line, frame } = this;
-    const { rowTaps, columnTaps, letterbox, rule } = frame;
+  mixed(b, rows, columns, source, marks, stride, above, below) {
+    const { frame } = this;
+    const { rowTaps, columnTaps, letterbox } = frame;
+    const { threshold } = frame.rule;
+    const { weights: down, count: many } = rowTaps;
+    const { weights: along, count: across } = columnTaps;
     const width = columns[1] - columns[0];
-    const top = rowTaps.start[rows[0]];
-    const left = columnTaps.start[columns[0]];
-    for (let a = 0; a < rowTaps.count; a++) {
-      const from = (top + a) * letterbox.grid_hw[1] + left;
-      for (let j = 0; j < width; j++) {
-        let value = 0;
-        for (let t = 0, w = (columns[0] + j) * columnTaps.count; t < columnTaps.count; t++, w++)
-          value += columnTaps.weights[w] * source[from + t];
-        wide[a * width + j] = value;
-      }
-    }
-    let [area, both, changed] = [0, 0, 0];
-    const { threshold } = rule;
-    const two = rowTaps.count === 2;
+    const gridWidth = letterbox.grid_hw[1];
+    const corner = rowTaps.start[rows[0]] * gridWidth + columnTaps.start[columns[0]];
     const border = (stride - frame.width) / 2;
+    const firstWeight = columns[0] * across;
+    let area = 0;
+    let both = 0;
+    let changed = 0;
     for (let r = rows[0]; r < rows[1]; r++) {
-      const weight = r * rowTaps.count;
-      const at = (r + border) * stride + columns[0] + border;
-      if (two) {
-        const [a, c] = [rowTaps.weights[weight], rowTaps.weights[weight + 1]];
-        for (let j = 0; j < width; j++) line[j] = a * wide[j] + c * wide[width + j];
-      } else {
-        line.fill(0, 0, width);
-        for (let t = 0; t < rowTaps.count; t++) {
-          const w = rowTaps.weights[weight + t];
-          if (w) for (let j = 0; j < width; j++) line[j] += w * wide[t * width + j];
-        }
+      const cells = this.cellsOfRow;
+      let least = Infinity;
+      let most = -Infinity;
+      for (let t = 0; t < across; t++) {
+        let value = 0;
+        for (let a = 0, from = corner + t, w = r * many; a < many; a++, from += gridWidth)
+          value += down[w + a] * source[from];
+        cells[t] = value;
+        if (value < least) least = value;
+        if (value > most) most = value;
       }
-      for (let j = 0; j < width; j++) {
-        const before = marks[at + j];
-        const is = line[j] > threshold ? 1 : 0;
+      const at = (r + border) * stride + columns[0] + border;
+      const end = at + width;
+      if (least > above || most < below) {
+        const is = least > above ? 1 : 0;
+        for (let i = at; i < end; i++) {
+          const before = marks[i];
+          const now = (before & 2) | is;
+          marks[i] = now;
+          changed |= before ^ now;
+          both += is & (now >> 1);
+        }
+        area += is * width;
+        continue;
+      }
+      const left = cells[0];
+      const middle = cells[1];
+      const right = cells[2];
+      for (let i = at, w = firstWeight; i < end; i++, w += across) {
+        let value = along[w] * left;
+        if (across > 1) value += along[w + 1] * middle;
+        if (across > 2) value += along[w + 2] * right;
+        const before = marks[i];
+        const is = Math.fround(value) > threshold ? 1 : 0;
         const now = (before & 2) | is;
-        marks[at + j] = now;
+        marks[i] = now;
         changed |= before ^ now;
         area += is;
         both += is & (now >> 1);

@@ -2,8 +2,9 @@
 
 import { h, oncePerFrame, signed, style } from "./dom.js";
 import { aspectOf, cellsAround, sizeOf } from "./geometry.js";
-import { descending, side, sizesSum } from "./masks.js";
-import { limitOf, paint } from "./palette.js";
+import { SmallMask } from "./mask_layer.js";
+import { descending, side } from "./masks.js";
+import { limitOf, paint, rgb } from "./palette.js";
 import { rolesOf } from "./roles.js";
 
 /** @typedef {import("./stage.js").Stage} Stage */
@@ -11,8 +12,8 @@ import { rolesOf } from "./roles.js";
 
 const MARGIN = 0.15;
 const LEAST_CELLS = 14;
-/** The sum is added up anew after this number of small changes, so that rounding does not add up. */
-const DRIFT = 500;
+/** The longer side of the picture of the mask, on a screen with as many pixels as CSS counts, and on finer ones. */
+const MASK_PX = Math.round(240 * Math.min(globalThis.devicePixelRatio ?? 1, 1.5));
 
 const PANELS = /** @type {const} */ ([
   ["positive", "positive evidence", ""],
@@ -25,15 +26,15 @@ export class Equation {
   /** @param {Stage} stage */
   constructor(stage) {
     this.stage = stage;
-    const { cells } = stage.scene.prototypes;
-    /** The sum of the sizes of all terms, in the rows that are shown. */
-    this.sizes = new Float32Array(cells);
-    /** What it was made with. @type {Float32Array | null} */
-    this.weights = null;
-    this.changes = 0;
     /** @type {Window} */
     this.window = { rows: [0, 1], columns: [0, 1] };
     this.limit = 1;
+    /** What lies under the mask, and the opacity that it was drawn for. */
+    this.ground = h("canvas", {});
+    this.groundOpacity = -1;
+    this.overlay = h("canvas", {});
+    this.small = /** @type {SmallMask | null} */ (null);
+    this.pixels = /** @type {ImageData | null} */ (null);
     this.panels = PANELS.map(([name, text, sign]) => {
       const canvas = h("canvas", { width: 1, height: 1 });
       if (name !== "mask") canvas.className = "diverging";
@@ -73,7 +74,7 @@ export class Equation {
   choose() {
     const { scene, state } = this.stage;
     const { selected } = state;
-    this.weights = null;
+    this.small = null;
     this.element.hidden = selected < 0;
     if (selected < 0) return;
     this.window = cellsAround(scene.letterbox, scene.instances[selected].canvas_box, MARGIN, LEAST_CELLS);
@@ -100,96 +101,81 @@ export class Equation {
     return out;
   }
 
-  /**
-   * Brings the sum of sizes up to the weights; of a weight that moved only its own terms.
-   * @param {Float32Array} weights
-   */
-  add(weights) {
-    const { values, cells } = this.stage.scene.prototypes;
-    const { sizes, weights: before } = this;
-    const gridWidth = this.stage.scene.letterbox.grid_hw[1];
-    const [from, to] = this.window.rows.map((row) => row * gridWidth);
-    const moved = before ? [...weights.keys()].filter((k) => weights[k] !== before[k]) : [];
-    this.changes += moved.length;
-    if (!before || moved.length > weights.length / 2 || this.changes > DRIFT) {
-      sizesSum(weights, this.stage.scene.prototypes, from, to, sizes);
-      this.changes = 0;
-    } else {
-      for (const k of moved) {
-        const row = values.subarray(k * cells + from, k * cells + to);
-        const grown = Math.abs(weights[k]) - Math.abs(before?.[k] ?? 0);
-        for (let i = 0; i < row.length; i++) sizes[from + i] += grown * Math.abs(row[i]);
-      }
-    }
-    this.weights = weights;
-  }
-
   repaint() {
-    const { scene, state } = this.stage;
+    const { state } = this.stage;
     if (state.selected < 0) return;
     if (!this.stage.fresh) return; // the sum comes with the next picture of the mask, which is asked for
-    this.add(scene.weights(state.selected, state.shown()));
     const logits = this.cut(this.stage.logits);
-    const [positive, negative] = [this.cut(this.sizes), new Float32Array(logits.length)];
+    const [positive, negative] = [this.cut(this.stage.sizes), new Float32Array(logits.length)];
     for (let i = 0; i < logits.length; i++) {
-      const [sum, size] = [logits[i], positive[i]];
+      const sum = logits[i];
+      const size = positive[i];
       positive[i] = size > -sum ? (size + sum) / 2 : 0;
       negative[i] = size > sum ? (sum - size) / 2 : 0;
     }
     const shown = { logits, positive, negative };
     const { rows, columns } = this.window;
     const [height, width] = [rows[1] - rows[0], columns[1] - columns[0]];
+    if (this.pixels?.width !== width || this.pixels.height !== height) this.pixels = new ImageData(width, height);
+    const colours = new Uint32Array(this.pixels.data.buffer);
     for (const { name, canvas } of this.panels) {
       if (name === "mask") continue;
       if (canvas.width !== width) canvas.width = width;
       if (canvas.height !== height) canvas.height = height;
-      const pixels = new ImageData(width, height);
-      paint(shown[name], this.limit, "contribution", new Uint32Array(pixels.data.buffer));
-      canvas.getContext("2d")?.putImageData(pixels, 0, 0);
+      paint(shown[name], this.limit, "contribution", colours);
+      canvas.getContext("2d")?.putImageData(this.pixels, 0, 0);
     }
     this.paintMask();
   }
 
   /** The same part of the image, with the mask as the stage has it. */
   paintMask() {
-    const { scene, state, image, grey, mask, frame } = this.stage;
-    const canvas = this.panels[3].canvas;
-    if (state.selected < 0 || this.element.hidden) return;
-    const { letterbox } = scene;
-    const spans = /** @type {const} */ (["rows", "columns"]).map((axis, i) =>
-      this.window[axis].map((cell) => (cell / letterbox.grid_hw[i]) * letterbox.canvas_hw[i]),
+    const { colours, state } = this.stage;
+    const { canvas } = this.panels[3];
+    const [context, over] = [canvas, this.overlay].map((one) => one.getContext("2d"));
+    if (!context || !over) return;
+    this.small ??= this.smallMask();
+    this.paintGround();
+    over.putImageData(this.small.paint(rgb(colours[state.selected]), state.opacity), 0, 0);
+    context.drawImage(this.ground, 0, 0);
+    context.drawImage(this.overlay, 0, 0); // not the mask of the stage: what is drawn elsewhere is copied as it changes
+  }
+
+  /** The rows and columns of the window that is shown, on a raster that covers the image or the canvas. @param {number[]} size @param {boolean} ofImage */
+  spans(size, ofImage) {
+    const { grid_hw, canvas_hw, offset_yx, content_hw } = this.stage.scene.letterbox;
+    return /** @type {const} */ (["rows", "columns"]).map((axis, i) =>
+      this.window[axis].map((cell) => {
+        const at = (cell / grid_hw[i]) * canvas_hw[i];
+        return (ofImage ? (at - offset_yx[i]) / content_hw[i] : at / canvas_hw[i]) * size[i];
+      }),
     );
-    const onImage = spans.map((span, i) =>
-      span.map((at) => ((at - letterbox.offset_yx[i]) / letterbox.content_hw[i]) * scene.header.image.size_hw[i]),
-    );
-    const size = sizeOf(letterbox, frame.size);
-    const onFrame =
-      frame.size === "image"
-        ? spans.map((span, i) => span.map((at) => ((at - letterbox.offset_yx[i]) / letterbox.content_hw[i]) * size[i]))
-        : spans.map((span, i) => span.map((at) => (at / letterbox.canvas_hw[i]) * size[i]));
-    const [height, width] = onImage.map(([from, to]) => Math.max(to - from, 1));
-    const scale = Math.min(1, 360 / Math.max(height, width));
-    [canvas.width, canvas.height] = [Math.max(Math.round(width * scale), 1), Math.max(Math.round(height * scale), 1)];
-    const context = canvas.getContext("2d");
-    if (!context) return;
-    for (const [layer, [rows, columns]] of /** @type {[HTMLCanvasElement, number[][]][]} */ ([
-      [image, onImage],
-      [grey, onImage],
-      [mask.canvas, onFrame],
-    ])) {
-      if (layer !== image && state.view !== "mask") continue;
+  }
+
+  /** The mask of the stage at the size of the panel, all of whose canvases get this size. */
+  smallMask() {
+    const { scene, frame, mask } = this.stage;
+    const lengths = this.spans(scene.header.image.size_hw, true).map(([from, to]) => Math.max(to - from, 1));
+    const scale = Math.min(1, MASK_PX / Math.max(...lengths));
+    const [height, width] = lengths.map((length) => Math.max(Math.round(length * scale), 1));
+    for (const canvas of [this.panels[3].canvas, this.ground, this.overlay])
+      [canvas.width, canvas.height] = [width, height];
+    this.groundOpacity = -1;
+    return new SmallMask(mask, this.spans(sizeOf(scene.letterbox, frame.size), frame.size === "image"), height, width);
+  }
+
+  /** The image under the grey one. */
+  paintGround() {
+    const { scene, state, image, grey } = this.stage;
+    const context = this.ground.getContext("2d");
+    if (!context || this.groundOpacity === state.opacity) return;
+    this.groundOpacity = state.opacity;
+    const { width, height } = this.ground;
+    const [[top, bottom], [left, right]] = this.spans(scene.header.image.size_hw, true);
+    context.clearRect(0, 0, width, height);
+    for (const layer of [image, grey]) {
       context.globalAlpha = layer === grey ? Number(grey.style.opacity) : 1;
-      context.drawImage(
-        layer,
-        columns[0],
-        rows[0],
-        columns[1] - columns[0],
-        rows[1] - rows[0],
-        0,
-        0,
-        canvas.width,
-        canvas.height,
-      );
+      context.drawImage(layer, left, top, right - left, bottom - top, 0, 0, width, height);
     }
   }
 

@@ -8,6 +8,10 @@ import { abgr, paint } from "./palette.js";
 
 /** @typedef {import("./masks.js").Frame} Frame */
 /** @typedef {import("./masks.js").Window} Window */
+/**
+ * Which pixels are marked, with a border of `linePx` that is not, and their colours.
+ * @typedef {{ marks: Uint8Array, stride: number, linePx: number, colours: Uint32Array, width: number }} Marked
+ */
 /** @typedef {{ area: number, gained: number, lost: number, iou: number }} Measures */
 
 const INSIDE = 1;
@@ -24,6 +28,7 @@ export class MaskLayer {
   constructor(frame) {
     const { width, height } = frame;
     this.frame = frame;
+    this.width = width;
     this.canvas = h("canvas", { className: "layer mask", width, height });
     const context = this.canvas.getContext("2d");
     if (!context) throw new Error("this browser cannot draw on a canvas");
@@ -108,14 +113,13 @@ export class MaskLayer {
     const look = `${colour} ${opacity}`;
     const all = this.ground(window, opacity) || look !== this.look;
     this.look = look;
-    const full = abgr(colour, Math.round(opacity * 255));
-    const shade = abgr([0, 0, 0], this.shade);
+    const colours = coloursOf(colour, opacity);
     const { changed } = this;
     changed.rows[0] = changed.columns[0] = Infinity;
     changed.rows[1] = changed.columns[1] = 0;
     this.blocks?.changed(all, (rows, columns) => {
       const part = this.grown({ rows, columns });
-      this.fillPart(part.rows, part.columns, full, shade);
+      fillMarks(this, part, colours);
       for (const axis of /** @type {const} */ (["rows", "columns"])) {
         changed[axis][0] = Math.min(changed[axis][0], part[axis][0]);
         changed[axis][1] = Math.max(changed[axis][1], part[axis][1]);
@@ -131,7 +135,7 @@ export class MaskLayer {
    * @param {number} opacity
    */
   ground(window, opacity) {
-    const shade = Math.round(255 * (1 - DIMMED) * Math.min(1, opacity / OPACITY));
+    const shade = shadeOf(opacity);
     if (this.painted && equal(this.painted, window) && shade === this.shade) return false;
     const { width, height } = this.frame;
     this.context.clearRect(0, 0, width, height);
@@ -154,33 +158,6 @@ export class MaskLayer {
   /** @param {Window} window */
   copy({ rows, columns }) {
     this.context.putImageData(this.pixels, 0, 0, columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0]);
-  }
-
-  /**
-   * @param {import("./geometry.js").Pair} rows
-   * @param {import("./geometry.js").Pair} columns
-   * @param {number} full
-   * @param {number} shade
-   */
-  fillPart(rows, columns, full, shade) {
-    const { marks, colours, frame, stride, linePx } = this;
-    const width = columns[1] - columns[0];
-    const line = linePx * stride;
-    for (let r = rows[0]; r < rows[1]; r++) {
-      const to = r * frame.width + columns[0];
-      const at = this.bordered(r, columns[0]);
-      for (let j = 0; j < width; j++) {
-        const i = at + j;
-        const here = marks[i];
-        if (here & INSIDE)
-          colours[to + j] =
-            marks[i - linePx] & marks[i + linePx] & marks[i - line] & marks[i + line] & INSIDE ? full : INNER;
-        else if ((marks[i - linePx] | marks[i + linePx] | marks[i - line] | marks[i + line]) & INSIDE)
-          colours[to + j] = OUTER;
-        else if (here) colours[to + j] = LOST[((r + columns[0] + j) / HATCH_PX) & 1];
-        else colours[to + j] = shade;
-      }
-    }
   }
 
   /**
@@ -207,6 +184,85 @@ export class MaskLayer {
       }
     }
     this.copy({ rows, columns });
+  }
+}
+
+/** A part of a mask as a small picture, with lines of one pixel. */
+export class SmallMask {
+  /**
+   * @param {MaskLayer} layer
+   * @param {number[][]} spans Rows and columns of the frame, from and to; they may reach over its edges.
+   * @param {number} height
+   * @param {number} width
+   */
+  constructor(layer, [rows, columns], height, width) {
+    this.layer = layer;
+    this.pixels = new ImageData(width, height);
+    this.colours = new Uint32Array(this.pixels.data.buffer);
+    this.width = width;
+    this.linePx = 1;
+    this.stride = width + 2;
+    this.marks = new Uint8Array(this.stride * (height + 2));
+    this.whole = /** @type {Window} */ ({ rows: [0, height], columns: [0, width] });
+    this.rows = nearest(rows, height, layer.frame.height);
+    this.columns = nearest(columns, width, layer.frame.width);
+  }
+
+  /** The mask as it is now. @param {[number, number, number]} colour @param {number} opacity */
+  paint(colour, opacity) {
+    const { layer, marks, rows, columns, stride } = this;
+    for (let r = 0; r < rows.length; r++) {
+      const from = layer.bordered(rows[r], 0);
+      const to = (r + 1) * stride + 1;
+      for (let c = 0; c < columns.length; c++) marks[to + c] = layer.marks[from + columns[c]];
+    }
+    fillMarks(this, this.whole, coloursOf(colour, opacity));
+    return this.pixels;
+  }
+}
+
+/**
+ * The pixels under the centres of others; beyond an edge the one beside it.
+ * @param {number[]} span @param {number} count @param {number} length
+ */
+function nearest([from, to], count, length) {
+  return Int32Array.from({ length: count }, (_, i) =>
+    Math.min(Math.max(Math.floor(from + ((i + 0.5) * (to - from)) / count), -1), length),
+  );
+}
+
+/** How dark the image is around the mask, 0 to 255. @param {number} opacity */
+const shadeOf = (opacity) => Math.round(255 * (1 - DIMMED) * Math.min(1, opacity / OPACITY));
+
+/** @param {[number, number, number]} colour @param {number} opacity */
+const coloursOf = (colour, opacity) => ({
+  full: abgr(colour, Math.round(opacity * 255)),
+  shade: abgr([0, 0, 0], shadeOf(opacity)),
+});
+
+/**
+ * Colours of marks in a part of them: the mask with its outline, stripes where it was before, and shade around it.
+ * @param {Marked} marked
+ * @param {Window} part
+ * @param {{ full: number, shade: number }} of
+ */
+function fillMarks({ marks, stride, linePx, colours, width }, { rows, columns }, { full, shade }) {
+  const line = linePx * stride;
+  const many = columns[1] - columns[0];
+  for (let r = rows[0]; r < rows[1]; r++) {
+    const to = r * width + columns[0];
+    const at = (r + linePx) * stride + columns[0] + linePx;
+    for (let j = 0; j < many; j++) {
+      const i = at + j;
+      const here = marks[i];
+      if (here & INSIDE)
+        colours[to + j] =
+          marks[i - linePx] & marks[i + linePx] & marks[i - line] & marks[i + line] & INSIDE ? full : INNER;
+      else if ((marks[i - linePx] | marks[i + linePx] | marks[i - line] | marks[i + line]) & INSIDE)
+        colours[to + j] = OUTER;
+      else if (here) colours[to + j] = LOST[((r + columns[0] + j) / HATCH_PX) & 1];
+      else colours[to + j] = shade;
+    }
   }
 }
 

@@ -21,58 +21,51 @@ import { axisTaps, fromCanvas, pixelsBetween, sizeOf } from "./geometry.js";
 /** Cells of the grid that a pixel is interpolated from. @typedef {{ cell: number, weight: number }[]} Reads */
 
 /**
- * The sum of weight times prototype on the grid.
- * @param {ArrayLike<number>} weights
- * @param {Prototypes} prototypes
- * @param {Float32Array} out
- */
-export function mix(weights, { cells, values }, out) {
-  out.fill(0);
-  const used = Array.from(weights, (_, k) => k).filter((k) => weights[k] !== 0);
-  for (let n = 0; n < used.length; n += 4) {
-    const [a, b, c, d] = [0, 1, 2, 3].map((i) => used[n + i] ?? used[n]);
-    const [wa, wb, wc, wd] = [0, 1, 2, 3].map((i) => (n + i < used.length ? weights[used[n + i]] : 0));
-    const pa = values.subarray(a * cells, (a + 1) * cells);
-    const pb = values.subarray(b * cells, (b + 1) * cells);
-    const pc = values.subarray(c * cells, (c + 1) * cells);
-    const pd = values.subarray(d * cells, (d + 1) * cells);
-    for (let i = 0; i < cells; i++) out[i] += wa * pa[i] + wb * pb[i] + wc * pc[i] + wd * pd[i];
-  }
-}
-
-/**
- * The sum of the sizes of all terms, in the cells from `from` to `to`: with the sum of the terms it says how much is
+ * The sum of weight times prototype on the grid, and that of the sizes of these terms: together they say how much is
  * positive and how much negative.
  * @param {ArrayLike<number>} weights
  * @param {Prototypes} prototypes
- * @param {number} from
- * @param {number} to
  * @param {Float32Array} out
+ * @param {Float32Array | null} sizes
  */
-export function sizesSum(weights, { cells, values }, from, to, out) {
-  out.fill(0, from, to);
-  const sum = out.subarray(from, to);
+export function mix(weights, { cells, values }, out, sizes = null) {
+  out.fill(0);
+  sizes?.fill(0);
   const used = Array.from(weights, (_, k) => k).filter((k) => weights[k] !== 0);
   for (let n = 0; n < used.length; n += 4) {
     const [pa, pb, pc, pd] = [0, 1, 2, 3]
-      .map((i) => (used[n + i] ?? used[n]) * cells)
-      .map((at) => values.subarray(at + from, at + to));
-    const [wa, wb, wc, wd] = [0, 1, 2, 3].map((i) => (n + i < used.length ? Math.abs(weights[used[n + i]]) : 0));
-    for (let i = 0; i < sum.length; i++)
-      sum[i] += wa * Math.abs(pa[i]) + wb * Math.abs(pb[i]) + wc * Math.abs(pc[i]) + wd * Math.abs(pd[i]);
+      .map((i) => used[n + i] ?? used[n])
+      .map((k) => values.subarray(k * cells, (k + 1) * cells));
+    const [wa, wb, wc, wd] = [0, 1, 2, 3].map((i) => (n + i < used.length ? weights[used[n + i]] : 0));
+    if (sizes) {
+      for (let i = 0; i < cells; i++) {
+        const a = wa * pa[i];
+        const b = wb * pb[i];
+        const c = wc * pc[i];
+        const d = wd * pd[i];
+        out[i] += a + b + c + d;
+        sizes[i] += Math.abs(a) + Math.abs(b) + Math.abs(c) + Math.abs(d);
+      }
+    } else for (let i = 0; i < cells; i++) out[i] += wa * pa[i] + wb * pb[i] + wc * pc[i] + wd * pd[i];
   }
 }
 
 /**
- * Moves the sum by a change of one weight.
+ * Moves both sums by a change of one weight.
  * @param {Float32Array} sum
- * @param {number} delta
+ * @param {Float32Array} sizes
+ * @param {number} before
+ * @param {number} after
  * @param {number} k
  * @param {Prototypes} prototypes
  */
-export function shift(sum, delta, k, { cells, values }) {
+export function shift(sum, sizes, before, after, k, { cells, values }) {
   const p = values.subarray(k * cells, (k + 1) * cells);
-  for (let i = 0; i < cells; i++) sum[i] += delta * p[i];
+  const [delta, grown] = [after - before, Math.abs(after) - Math.abs(before)];
+  for (let i = 0; i < cells; i++) {
+    sum[i] += delta * p[i];
+    sizes[i] += grown * Math.abs(p[i]);
+  }
 }
 
 /**
@@ -117,7 +110,6 @@ export class Frame {
     this.rowTaps = axisTaps(letterbox, size, rule.unpad, 0);
     this.columnTaps = axisTaps(letterbox, size, rule.unpad, 1);
     this.crop = size === "image" ? rule.crop_image : rule.crop;
-    this.wide = new Float32Array(0);
     this.cut = new Float32Array(0);
     this.out = new Float32Array(0);
   }
@@ -177,20 +169,15 @@ export class Frame {
     const source = this.source(grid, cells, squash);
     const { rowTaps, columnTaps } = this;
     const gridWidth = this.letterbox.grid_hw[1];
-    const top = rowTaps.start[rows[0]];
-    const bottom = rowTaps.start[rows[1] - 1] + rowTaps.count;
-    this.wide = sized(this.wide, (bottom - top) * width);
-    for (let r = top; r < bottom; r++) {
-      across(
-        source.subarray(r * gridWidth, (r + 1) * gridWidth),
-        columnTaps,
-        columns[0],
-        this.wide.subarray((r - top) * width, (r - top + 1) * width),
-      );
-    }
+    const first = columnTaps.start[columns[0]];
+    const last = columnTaps.start[columns[1] - 1] + columnTaps.count;
+    const cellsOfRow = new Float32Array(gridWidth);
     const line = new Float32Array(width);
     for (let r = rows[0]; r < rows[1]; r++) {
-      down(this.wide, (rowTaps.start[r] - top) * width, rowTaps.weights, r * rowTaps.count, rowTaps.count, line);
+      for (let c = first, at = rowTaps.start[r] * gridWidth + first; c < last; c++, at++)
+        cellsOfRow[c] = interpolated(source, at, gridWidth, rowTaps, r);
+      for (let j = 0, i = columns[0]; j < width; j++, i++)
+        line[j] = interpolated(cellsOfRow, columnTaps.start[i], 1, columnTaps, i);
       visit(r, line);
     }
   }
@@ -258,42 +245,15 @@ export class Frame {
   }
 }
 
-/** @param {Float32Array} line @param {Taps} taps @param {number} first @param {Float32Array} out */
-function across(line, { start, weights, count }, first, out) {
-  if (count === 2) {
-    for (let j = 0, i = first; j < out.length; j++, i++)
-      out[j] = weights[2 * i] * line[start[i]] + weights[2 * i + 1] * line[start[i] + 1];
-    return;
-  }
-  for (let j = 0; j < out.length; j++) {
-    const i = first + j;
-    let value = 0;
-    for (let t = 0; t < count; t++) value += weights[i * count + t] * line[start[i] + t];
-    out[j] = value;
-  }
-}
-
 /**
- * @param {Float32Array} wide
- * @param {number} from
- * @param {Float32Array} weights
- * @param {number} at
- * @param {number} count
- * @param {Float32Array} out
+ * One output of a resampling: of values from `at` on, every `step`.
+ * @param {Float32Array} values @param {number} at @param {number} step @param {Taps} taps @param {number} i
  */
-function down(wide, from, weights, at, count, out) {
-  const width = out.length;
-  if (count === 2) {
-    const [a, b] = [weights[at], weights[at + 1]];
-    const [above, below] = [wide.subarray(from, from + width), wide.subarray(from + width, from + 2 * width)];
-    for (let j = 0; j < width; j++) out[j] = a * above[j] + b * below[j];
-    return;
-  }
-  out.fill(0);
-  for (let t = 0; t < count; t++) {
-    const w = weights[at + t];
-    if (w) for (let j = 0; j < width; j++) out[j] += w * wide[from + t * width + j];
-  }
+function interpolated(values, at, step, { weights, count }, i) {
+  if (count === 2) return weights[2 * i] * values[at] + weights[2 * i + 1] * values[at + step];
+  let value = 0;
+  for (let t = 0; t < count; t++) value += weights[i * count + t] * values[at + t * step];
+  return value;
 }
 
 /** @param {Window} window @param {number} row @param {number} column */

@@ -36,6 +36,8 @@ export class Stage {
     );
     this.imageFrame = this.frame.size === "image" ? this.frame : new Frame(scene.letterbox, rule, "image");
     this.logits = new Float32Array(scene.prototypes.cells);
+    /** The sums of the sizes of the terms that make `logits`. */
+    this.sizes = new Float32Array(scene.prototypes.cells);
     this.sideSum = new Float32Array(scene.prototypes.cells);
     this.mask = new MaskLayer(this.frame);
     /** The colours of the instances; those of the palette in its order until the image is there. */
@@ -179,8 +181,9 @@ export class Stage {
     if (change.kind === "highlight") return;
     if (change.kind === "look") this.truthLayer.show(this.state.truth);
     if (change.kind === "coefficient") {
-      if (this.fresh && !this.state.before)
-        shift(this.logits, change.delta * this.scene.factor(this.state.selected), change.k, this.scene.prototypes);
+      const { scene } = this;
+      const [from, to] = [change.from, change.to].map((value) => value * scene.factor(this.state.selected));
+      if (this.fresh && !this.state.before) shift(this.logits, this.sizes, from, to, change.k, scene.prototypes);
     } else if (change.kind !== "pixel") this.fresh = false;
     if (change.kind === "coefficient" || change.kind === "coefficients") this.ownersFresh = false;
     if (change.kind === "selected") this.choose();
@@ -236,7 +239,7 @@ export class Stage {
     const box = scene.instances[selected].canvas_box;
     this.remember(box);
     if (!this.fresh) {
-      mix(weights, scene.prototypes, this.logits);
+      mix(weights, scene.prototypes, this.logits, this.sizes);
       this.fresh = true;
     }
     const window = frame.window(box, this.cropOf());

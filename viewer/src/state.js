@@ -5,9 +5,9 @@
 /** @typedef {{ x: number, y: number }} Pixel */
 /** @typedef {{ instance: number, before: Float32Array, after: Float32Array }} Edited */
 /** @typedef {{ edited: Edited[], key: string, at: number }} Step */
-/** What changed: one coefficient by a difference, all of them, the choice, the pixel, or how it is shown. */
+/** What changed: one coefficient, all of them, the choice, the pixel, or how it is shown. */
 /**
- * @typedef {{ kind: "coefficient", k: number, delta: number } | { kind: "coefficients" | "selected" | "pixel" | "look"
+ * @typedef {{ kind: "coefficient", k: number, from: number, to: number } | { kind: "coefficients" | "selected" | "pixel" | "look"
  * | "highlight" }} Change
  */
 
@@ -96,7 +96,7 @@ export class State {
     const moved = now.slice();
     moved[k] = value;
     this.keep(selected, moved);
-    this.tell({ kind: "coefficient", k, delta: moved[k] - now[k] });
+    this.tell({ kind: "coefficient", k, from: now[k], to: moved[k] });
   }
 
   /** Ends a change; changes of the same key in quick succession are undone together. @param {string} key */

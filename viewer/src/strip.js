@@ -186,7 +186,7 @@ export class Strip {
             .join(", ")}`,
       ].filter((one) => typeof one === "string");
       const names = does.map((one) => ROLE_LABELS[one]);
-      role.replaceChildren(h("span", {}, names.join(" ")), h("span", {}, kinds.join(", ")));
+      role.replaceChildren(h("span", {}, names[0] ?? ""), h("span", {}, [...names.slice(1), ...kinds].join(", ")));
       role.title = [
         ...does.map((one) => `${ROLE_LABELS[one]}: ${ROLES[one]}`),
         ...(over ? tags.map((tag) => `${tag}: ${over.rules[tag]} (over ${over.images} images)`) : []),

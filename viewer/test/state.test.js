@@ -23,12 +23,17 @@ test("a drag is one step of the history", () => {
   assert.deepEqual([...state.coefficients()], f32([-0.2, -1.25, 0.1]));
 });
 
-test("differences of a drag add up, and are reported one by one", () => {
+test("the moves of a drag are reported one by one, each from where the last one ended", () => {
   const state = new State(rows);
-  let sum = rows[0][0];
-  state.listen((change) => change.kind === "coefficient" && (sum += change.delta));
+  /** @type {number[][]} */
+  const moves = [];
+  state.listen((change) => change.kind === "coefficient" && moves.push([change.from, change.to]));
   for (const value of [0.4, 1.75, -0.2]) state.move(0, value);
-  assert.ok(Math.abs(sum - state.coefficients()[0]) < 1e-6);
+  const values = f32([rows[0][0], 0.4, 1.75, -0.2]);
+  assert.deepEqual(
+    moves,
+    [0, 1, 2].map((i) => [values[i], values[i + 1]]),
+  );
 });
 
 test("a change that changes nothing is no step", () => {

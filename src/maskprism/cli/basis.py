@@ -118,7 +118,7 @@ def basis(
     for number, one in enumerate(visit(shown, network)):
         if not isinstance(one, Failure):
             page = views.raw_and_canonical(one.image, one.prediction, usage, canonical, scale=scale)
-            files.append(write_atomically(out / f"prototypes-{number:02d}.png", encode_png(page)))
+            files.append(write_atomically(out / f"prototypes-{number:02d}.png", encode_png(*page)))
     files += _write_manifest(out, numbers, files)
     _tell(numbers, len(bar.failures))
     print(f"{', '.join(names)} and {counted(len(shown), 'picture')} of prototypes in {out}")

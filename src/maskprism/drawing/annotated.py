@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from maskprism.io.images import ImageLike
 
 
-def annotated(image: ImageLike, prediction: Prediction) -> UInt8[np.ndarray, "H W 3"]:
+def annotated(image: ImageLike, prediction: Prediction, *, by_class: bool = False) -> UInt8[np.ndarray, "H W 3"]:
     """Draw the masks, boxes and labels (number, class name, score) of all instances into a copy of the image.
 
     Parameters
@@ -31,6 +31,9 @@ def annotated(image: ImageLike, prediction: Prediction) -> UInt8[np.ndarray, "H 
         The image that the prediction is about: a path, a PIL image or a BGR array.
     prediction
         Its instances.
+    by_class
+        Give the instances of a class one colour, in all images, as in frames of a video: nothing tells which instance
+        of one frame is which of the next.
 
     Returns
     -------
@@ -50,7 +53,11 @@ def annotated(image: ImageLike, prediction: Prediction) -> UInt8[np.ndarray, "H 
             f"the image is {pixels.shape[1]} x {pixels.shape[0]} pixels; the prediction is about one of "
             f"{prediction.image_size[1]} x {prediction.image_size[0]}"
         )
-    rgb, colours = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), instance_colours(pixels, prediction)
+    rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    if by_class:
+        colours = tuple(palette.colour_of(class_id) for class_id in prediction.classes.tolist())
+    else:
+        colours = instance_colours(pixels, prediction)
     picture, labels = paint_instances(rgb, prediction, colours, prediction.empty, whole=True)
     for label in labels:
         _write_label(picture, label)

@@ -29,6 +29,7 @@ _DOTS, _COLOURED, _CELLS, _BINS, _BLOCK = 12_000, 6, 28, 61, 1 << 15
 _NAMED = 16
 _SCALE_BELOW: dict[str, Any] = {"location": "bottom", "aspect": 40, "pad": 0.02}
 _GREY = (141, 141, 141)
+_GROUND = 30
 _CLASS_COLOURS = tuple(INSTANCE_COLOURS[index] for index in (0, 1, 2, 5, 6, 4))
 
 
@@ -63,11 +64,11 @@ def map_figure(atlas: Atlas) -> Figure:
 
 
 def map_dots(atlas: Atlas, side: int = 192) -> UInt8[np.ndarray, "H W 3"]:
-    """Return the map as dots alone (BGR), for a small picture of it."""
+    """Return the map as dots alone on a dark ground (BGR), for a small picture of it."""
     places = atlas.places[rows := sample(len(atlas.points), _DOTS, 0)]
     low, high = places.min(axis=0), places.max(axis=0)
     at = ((places - low) / np.maximum(high - low, 1e-9) * (side - 9) + 4).astype(int)
-    picture = np.full((side, side, 3), 255, dtype=np.uint8)
+    picture = np.full((side, side, 3), _GROUND, dtype=np.uint8)
     for (x, y), number in zip(at.tolist(), atlas.points.classes[rows].tolist(), strict=True):
         colour = _CLASS_COLOURS[number] if number < _COLOURED else _GREY
         picture[side - y - 3 : side - y, x - 1 : x + 2] = colour[::-1]
@@ -116,7 +117,7 @@ def values_figure(atlas: Atlas) -> Figure:
     ax.plot(atlas.moments.mean, range(len(labels)), "|", color=share(INK), markersize=7, label="mean")
     ax.axvline(0, color=share(INK), linewidth=0.6)
     name_ticks(ax.yaxis, labels)
-    ax.set_xlabel("value; darker: more instances (root of the share)")
+    ax.set_xlabel("value; stronger colour: more instances (root of the share)")
     ax.set_ylabel("coefficient")
     ax.legend(fontsize=8.5, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     return titled(figure, "Values of each coefficient")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from maskprism.analysis.prototypes.basis import CanonicalBasis, Usage
     from maskprism.analysis.prototypes.covariance import RunningCovariance
     from maskprism.core.prediction import Prediction
+    from maskprism.drawing.photo_boxes import Box
     from maskprism.drawing.sheets import Scale
     from maskprism.io.images import ImageLike
 
@@ -32,18 +33,19 @@ _PERCENTILE = 99.5
 
 def raw_and_canonical(
     image: ImageLike, prediction: Prediction, usage: Usage, basis: CanonicalBasis, *, scale: Scale = "shared"
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Return all prototypes of one image, and the first canonical ones beside them (RGB).
+) -> tuple[UInt8[np.ndarray, "H W 3"], list[Box]]:
+    """Return all prototypes of one image, and the first canonical ones beside them (RGB); and where photographs are.
 
     Every panel is a prototype times the root mean square of its coefficients: its typical
     contribution, in logits. On the shared scale what matters little is pale; `scale` "each"
     stretches every panel to its own range.
     """
     raw, canonical = sheets(image, prediction, usage, basis, scale=scale)
-    left, right = raster.draw(raw), raster.draw(canonical)
+    (left, photos), (right, others) = raster.draw_with_photos(raw), raster.draw_with_photos(canonical)
     height = max(len(left), len(right))
     pages = [np.pad(page, ((0, height - len(page)), (0, 0), (0, 0)), constant_values=255) for page in (left, right)]
-    return np.concatenate(pages, axis=1)
+    shift = left.shape[1]
+    return np.concatenate(pages, axis=1), [*photos, *((x1 + shift, y1, x2 + shift, y2) for x1, y1, x2, y2 in others)]
 
 
 def sheets(

@@ -27,10 +27,12 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from maskprism._common.files import write_atomically
 from maskprism._common.text import printable
 from maskprism.drawing import palette, sheets
+from maskprism.drawing.photo_boxes import with_photos
 from maskprism.drawing.raster import Filled, Shown, Written, lay_out
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.backend_bases import RendererBase
-    from matplotlib.transforms import Bbox
 
     from maskprism.core.decomposition import Order
     from maskprism.core.prediction import Instance, Prediction
@@ -170,13 +171,37 @@ def _show(ax: Axes, shown: Shown) -> None:
 
 
 def save(figure: Figure, path: str | os.PathLike[str] | IO[bytes], *, dpi: int, **settings: Any) -> None:
-    """Write a figure; letters that the font lacks, as in some names of images, are boxes and no warnings."""
+    """Write a figure; letters that the font lacks, as in some names of images, are boxes and no warnings.
+
+    A PNG says where photographs are; see `with_photos`.
+    """
+    data = io.BytesIO()
+    if isinstance(path, str | os.PathLike):
+        settings.setdefault("format", os.fspath(path).rpartition(".")[2].lower())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        if isinstance(path, str | os.PathLike):
-            write_atomically(path, lambda partial: figure.savefig(partial, dpi=dpi, **settings))
-        else:
-            figure.savefig(path, dpi=dpi, **settings)
+        figure.savefig(data, dpi=dpi, **settings)
+    drawn = data.getvalue()
+    if settings.get("format") == "png":
+        drawn = with_photos(drawn, _photos(figure, dpi))
+    if isinstance(path, str | os.PathLike):
+        write_atomically(path, drawn)
+    else:
+        path.write(drawn)
+
+
+def _photos(figure: Figure, dpi: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield where a figure that is drawn shows pictures in colours of their own, in pixels from the top left."""
+    per_point = dpi / figure.dpi
+    for ax in figure.axes:
+        for image in ax.images:
+            if np.ndim(image.get_array()) != 3:
+                continue
+            if (box := Bbox.intersection(image.get_window_extent(), ax.bbox)) is None:
+                continue
+            from_top = (box.x0, figure.bbox.height - box.y1, box.x1, figure.bbox.height - box.y0)
+            x1, y1, x2, y2 = (round(side * per_point) for side in from_top)
+            yield x1, y1, x2, y2
 
 
 def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:

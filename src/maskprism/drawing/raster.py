@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,16 +17,17 @@ from PIL import Image, ImageDraw, ImageFont
 from maskprism._common.files import write_atomically
 from maskprism._common.text import printable, single_line
 from maskprism.drawing import palette
+from maskprism.drawing.photo_boxes import with_photos
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
     from jaxtyping import UInt8
 
+    from maskprism.drawing.photo_boxes import Box
     from maskprism.drawing.sheets import Panel, Sheet
 
     Picture = UInt8[np.ndarray, "H W 3"]
-    Box = tuple[int, int, int, int]
     Contours = dict[tuple[int, int, int], list[np.ndarray]]
     Mark: TypeAlias = "Shown | Filled | Written"
 
@@ -39,13 +40,14 @@ _TITLE_SIZE, _TEXT_SIZE, _BAND_SIZE = 26, 17, 18
 
 
 class Shown(NamedTuple):
-    """A picture at x, y with its frame; contours and box are in its own pixels."""
+    """A picture at x, y with its frame; contours and boxes are in its own pixels."""
 
     x: int
     y: int
     picture: Picture
     contours: Sequence[np.ndarray]
     box: Box | None
+    photos: Sequence[Box] = ()
 
 
 class Filled(NamedTuple):
@@ -71,11 +73,22 @@ class Written(NamedTuple):
 
 def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
     """Draw the sheet as an array, HWC uint8 in RGB."""
+    return draw_with_photos(sheet)[0]
+
+
+def draw_with_photos(sheet: Sheet) -> tuple[UInt8[np.ndarray, "H W 3"], list[Box]]:
+    """Draw the sheet as an array, and say where photographs are."""
     width, height, marks = lay_out(sheet)
+    photos = [
+        (shown.x + x1, shown.y + y1, shown.x + x2, shown.y + y2)
+        for shown in marks
+        if isinstance(shown, Shown)
+        for x1, y1, x2, y2 in shown.photos
+    ]
     page = np.full((height, width, 3), 255, dtype=np.uint8)
     for mark in marks:
         match mark:
-            case Shown(x, y, picture, contours, box):
+            case Shown(x, y, picture, contours, box, _):
                 area = page[y : y + picture.shape[0], x : x + picture.shape[1]]
                 area[:] = picture
                 cv2.drawContours(area, contours, -1, palette.INK, 1, cv2.LINE_AA)
@@ -87,7 +100,7 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
                 page[max(y, 0) : y + height, x : x + width] = colour
             case Written():
                 write(page, mark[:2], *mark[2:])
-    return page
+    return page, photos
 
 
 def lay_out(sheet: Sheet) -> tuple[int, int, list[Mark]]:
@@ -139,13 +152,19 @@ def _write_header(marks: list[Mark], sheet: Sheet, room: int) -> None:
     marks.append(Written(_MARGIN, 52, fit(sheet.subtitle, text, room), palette.MUTED, text))
 
 
-def encode_png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """Return an RGB picture as PNG, packed quickly: smooth colour maps pack well even without row filters."""
+def encode_png(picture: UInt8[np.ndarray, "H W 3"], photos: Iterable[Box] = ()) -> bytes:
+    """Return an RGB picture as PNG, packed quickly: smooth colour maps pack well even without row filters.
+
+    Parameters
+    ----------
+    photos
+        Where photographs are; see `with_photos`.
+    """
     settings = [cv2.IMWRITE_PNG_COMPRESSION, 1]
     if hasattr(cv2, "IMWRITE_PNG_FILTER"):
         settings += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
     _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), settings)
-    return data.tobytes()
+    return with_photos(data.tobytes(), photos)
 
 
 def save(sheet: Sheet, path: str | os.PathLike[str]) -> Path:
@@ -156,7 +175,7 @@ def save(sheet: Sheet, path: str | os.PathLike[str]) -> Path:
     MaskprismError
         If that fails.
     """
-    return write_atomically(path, encode_png(draw(sheet)))
+    return write_atomically(path, encode_png(*draw_with_photos(sheet)))
 
 
 def _best_columns(sheet: Sheet) -> int:
@@ -229,17 +248,18 @@ def _draw_panel(marks: list[Mark], panel: Panel, cell: tuple[int, int, int, int]
     zoom = min(cell_w / (width * panel.pixel_aspect), cell_h / height)
     across = zoom * panel.pixel_aspect
     size = (max(round(width * across), 1), max(round(height * zoom), 1))
+    photos: Sequence[Box] = ()
     if panel.values is not None:
         picture = palette.paint(panel.values, panel.limit, panel.map, size)
     else:
+        whole = (0, 0, width, height)
+        photos = [_scaled(photo, across, zoom) for photo in ((whole,) if panel.photos is None else panel.photos)]
         assert panel.picture is not None
         smooth = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
         picture = panel.picture if zoom == 1 else cv2.resize(panel.picture, size, interpolation=smooth)
     box = None
     if panel.box is not None:
-        sides = np.multiply(panel.box, (across, zoom, across, zoom))
-        x1, y1, x2, y2 = (round(side) for side in np.clip(sides, -_FAR, _FAR).tolist())
-        box = (x1, y1, x2, y2)
+        box = _scaled(panel.box, across, zoom)
     outline: list[np.ndarray] = []
     if panel.outline is not None:
         key = (id(panel.outline), *size)
@@ -247,7 +267,13 @@ def _draw_panel(marks: list[Mark], panel: Panel, cell: tuple[int, int, int, int]
             contours[key] = list(_contours(panel.outline, size, box))
         outline = contours[key]
     x, y = x + (cell_w - picture.shape[1]) // 2, y + (cell_h - picture.shape[0]) // 2
-    marks.append(Shown(x, y, picture, outline, None if panel.fills else box))
+    marks.append(Shown(x, y, picture, outline, None if panel.fills else box, photos))
+
+
+def _scaled(box: Sequence[float], across: float, zoom: float) -> Box:
+    sides = np.multiply(box, (across, zoom, across, zoom))
+    x1, y1, x2, y2 = (round(side) for side in np.clip(sides, -_FAR, _FAR).tolist())
+    return x1, y1, x2, y2
 
 
 def _contours(logits: np.ndarray, size: tuple[int, int], box: tuple[int, int, int, int] | None) -> Iterator[np.ndarray]:

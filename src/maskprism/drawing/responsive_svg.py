@@ -29,6 +29,8 @@ _STYLE = (
     "<style>svg{--ink:#222;--muted:#696969;--frame:#dedede;fill:var(--ink)}"
     "@media (prefers-color-scheme:dark){svg{--ink:#e9e7e3;--muted:#a8a5a0;--frame:#3d4148}}</style>"
 )
+_DARK_MAPS = "<style>@media (prefers-color-scheme:dark){image{filter:invert(.885) hue-rotate(180deg)}}</style>"
+"""Zero is dark on a dark page: the same hues on a scale that does not glare. Dots, also images, keep their colours."""
 _ROLES = {"ink": palette.INK, "muted": palette.MUTED, "frame": palette.FRAME}
 
 
@@ -91,4 +93,5 @@ def _svg(figure: Figure) -> bytes:
     text = data.getvalue().decode()
     for role, (red, green, blue) in _ROLES.items():
         text = text.replace(f"#{red:02x}{green:02x}{blue:02x}", f"var(--{role})")
-    return re.sub(r"(<svg[^>]*>)", rf"\1{_STYLE}", text, count=1).encode()
+    style = _STYLE + (_DARK_MAPS if any(ax.images for ax in figure.axes) else "")
+    return re.sub(r"(<svg[^>]*>)", rf"\1{style}", text, count=1).encode()

@@ -69,7 +69,7 @@ def roles_sheet(
     notes = [f"Not drawn: the {hidden} prototypes with the least effect in the box; the table has them."] * bool(hidden)
     notes += [] if instance.prediction.has_boxes else [NO_BOXES]
     page = np.full((_TOP + _HEAD + _ROW * len(indices) + 8, _WIDTH, 3), 255, dtype=np.uint8)
-    _draw_regions(page, image, instance)
+    photos = _draw_regions(page, image, instance)
     _draw_legend(page, found)
     columns = {"inside": found.inside, "ring": found.ring, "edge": found.edge, "bias": found.bias}
     limit = max(float(np.nanmax(np.abs(np.append(values, 0)))) for values in columns.values()) or 1.0
@@ -94,7 +94,7 @@ def roles_sheet(
     return Sheet(
         title=f"What each prototype does: {instance_title(instance)}",
         subtitle="contributions in units of the logit, all bars on one scale; red lifts the logit, blue lowers it",
-        panels=(Panel("", picture=page),),
+        panels=(Panel("", picture=page, photos=photos),),
         columns=1,
         notes=(
             "Measured on the prototype grid. Two roles: neither leads by a quarter. "
@@ -171,8 +171,8 @@ def _draw_loss(page: Picture, y: int, lost: float, label: str) -> None:
     write(page, (_LOSS + _ROOM + 62, y + _ROW // 2 + 1), label, palette.INK, font(_TEXT), anchor="rm")
 
 
-def _draw_regions(page: Picture, image: ImageLike, instance: Instance) -> None:
-    """The image around the box: the mask, the ring, and the edge, in the colours of their roles."""
+def _draw_regions(page: Picture, image: ImageLike, instance: Instance) -> tuple[tuple[int, int, int, int], ...]:
+    """The image around the box: the mask, the ring, and the edge, in the colours of their roles; gives where it is."""
     pixels = cv2.cvtColor(read_image(image), cv2.COLOR_BGR2RGB)
     (own,) = instance.alone.patches("image")
     height, width = pixels.shape[:2]
@@ -182,7 +182,7 @@ def _draw_regions(page: Picture, image: ImageLike, instance: Instance) -> None:
     left, right = (int(np.clip((x1 + x2 + side * wide) / 2, 0, width)) for side in (-1, 1))
     top, bottom = (int(np.clip((y1 + y2 + side * tall) / 2, 0, height)) for side in (-1, 1))
     if top >= bottom or left >= right:
-        return
+        return ()
     mask = np.zeros((height, width), dtype=bool)
     box = mask.copy()
     box[round(y1) : round(y2), round(x1) : round(x2)] = True
@@ -198,6 +198,7 @@ def _draw_regions(page: Picture, image: ImageLike, instance: Instance) -> None:
     picture[_near(edge, 5)] = palette.PAPER
     picture[_near(edge, 3)] = ROLE_COLOURS["sharpens"]
     page[6 : 6 + size[1], 4 : 4 + size[0]] = picture
+    return ((4, 6, 4 + size[0], 6 + size[1]),)
 
 
 def _scaled(region: Bool[np.ndarray, "H W"], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:

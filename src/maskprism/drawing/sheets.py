@@ -71,6 +71,8 @@ class Panel:
         Logits whose zero line, inside the box, is the edge of the mask.
     joint
         What stands between this panel and the one before.
+    photos
+        Boxes of a picture, in its pixels, that are photographs, where not all of it is one.
     pixel_aspect
         How much wider than tall a value is drawn, where the image was stretched.
     """
@@ -86,6 +88,7 @@ class Panel:
     outline: Float32[np.ndarray, "h w"] | None = None
     labels: tuple[Label, ...] = ()
     joint: str = ""
+    photos: tuple[tuple[int, int, int, int], ...] | None = None
     pixel_aspect: float = 1.0
 
     @property

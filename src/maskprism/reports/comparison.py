@@ -137,7 +137,7 @@ def _manifest(
         numbers=[
             Number("images", comparison.images, ","),
             Number("instances in both", len(comparison.matched), ","),
-            Number("unmatched", numbers["unmatched_share"], ".1%"),
+            Number("share of unmatched instances", numbers["unmatched_share"], ".1%"),
             Number("mean mask IoU", ious.get("mean")),
             Number("worst mask IoU", ious.get("worst")),
             Number("mean difference of scores", drifts.get("mean")),

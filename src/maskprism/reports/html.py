@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from string import Template
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _NARROW_PX = 620
 _SHORT = 9
 """The number of letters of a value that fit into a tile; longer ones get two."""
+HOME_LINK = re.compile(r'<a href="[^"]*">All reports</a> · ')
+"""What `home_link` returns."""
 _TAIL = 9
 """The number of letters at the end of a file's name that stay."""
 

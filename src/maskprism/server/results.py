@@ -18,6 +18,7 @@ from starlette.routing import Route
 from maskprism._common.text import readable
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.untrusted import read_regular
+from maskprism.reports.html import HOME_LINK
 from maskprism.reports.index import index_page, results_in
 from maskprism.reports.index.pages import Result, page_of
 from maskprism.reports.manifest import MOST_BYTES
@@ -133,7 +134,7 @@ class ResultPages:
             path = self._file(name)
             made = next((one for one in self.results() if one.needs_page and one.page.resolve() == path), None)
             if made is not None:
-                return self._page(page_of(made, _BASE), query)
+                return self._page(page_of(made, ""), query)
             if path.suffix not in _TYPES:
                 raise HTTPException(404, "results have no such file")
             data = read_regular(path, MaskprismError, limit=4 * MOST_BYTES)
@@ -155,7 +156,7 @@ class ResultPages:
         classes = [self.class_name(int(one)) for one in re.findall(r"class=(\d{1,9})(?:&|$)", query)]
         about = "".join(f'<meta name="maskprism-class" content="{html.escape(readable(name))}">' for name in classes)
         about += '<meta name="maskprism-gallery" content="/">' if self.with_gallery else ""
-        text = text.replace("</head>", f"{about}</head>", 1)
+        text = re.sub(HOME_LINK, "", text.replace("</head>", f"{about}</head>", 1), count=1)  # the overview is that
         navigation = self.navigation(query)
         text = re.sub(r"<body[^>]*>", lambda found: found[0] + navigation, text, count=1)
         return Response(text.encode("utf-8", errors="replace"), headers=HEADERS, media_type="text/html")

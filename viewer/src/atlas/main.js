@@ -74,8 +74,11 @@ export class AtlasMap {
     this.card = h("div", { className: "card", hidden: true });
     this.legend = h("div", { className: "legend" });
     this.panel = h("section", { className: "selection", "aria-label": "Selection", hidden: true });
+    /** @type {import("./colours.js").Colouring | null} */
+    this.drawnColours = null;
     this.overlay = new Overlay({
       picture: (point) => this.pictureOf(point),
+      colourOf: (point) => this.drawnColours?.palette[this.drawnColours.indices[point]] ?? "",
       inView: () => {
         /** @type {number[]} */
         const all = this.plot?.get("pointsInView") ?? [];
@@ -193,6 +196,7 @@ export class AtlasMap {
     if (layout !== this.layout) return;
     const stays = this.drawn === layout && !moving;
     plot.set({ pointColor: colouring.palette });
+    this.drawnColours = colouring;
     await plot.draw(
       { x, y, valueA: colouring.indices },
       {

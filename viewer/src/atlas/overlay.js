@@ -17,7 +17,7 @@ const NAME_PX = { width: 90, height: 20 };
 
 export class Overlay {
   /**
-   * @param {{ picture: (point: number) => Promise<Picture | null>, inView: () => number[],
+   * @param {{ picture: (point: number) => Promise<Picture | null>, colourOf: (point: number) => string, inView: () => number[],
    * positionOf: (point: number) => [number, number] | undefined, groupOf: (point: number) => Promise<string> }} host
    */
   constructor(host) {
@@ -77,7 +77,7 @@ export class Overlay {
         if (!picture) return null;
         const element = drawn(picture, side);
         element.dataset.point = String(point);
-        style(element, { left: `${x}px`, top: `${y}px` });
+        style(element, { left: `${x}px`, top: `${y}px`, "border-color": this.host.colourOf(point) });
         return element;
       }),
     );

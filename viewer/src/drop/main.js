@@ -138,15 +138,14 @@ class DropPage {
     if (!model || !image) return;
     this.tell(`${model.name} is looking at ${image.name} …`);
     const began = performance.now();
-    const { notes, ...scene } = await this.running(model, model.scene(await decoded(image), image.name));
+    const { notes, backend, ...scene } = await this.running(model, model.scene(await decoded(image), image.name));
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
     this.app?.destroy();
     const box = h("div");
     this.place.replaceChildren(box);
-    const note = [
-      `${model.name}, ${seconds} s in this browser (${model.backend}). Nothing was uploaded.`,
-      ...notes,
-    ].join(" ");
+    const note = [`${model.name}, ${seconds} s in this browser (${backend}). Nothing was uploaded.`, ...notes].join(
+      " ",
+    );
     this.app = new App(box, [{ title: image.name, open: async () => scene }], { hash: false, main: true, note });
     document.body.classList.add("shown");
     await this.app.ready;

@@ -40,11 +40,11 @@ export class Network {
    * @param {string} name
    * @param {any} session
    * @param {import("./onnx_file.js").Metadata} metadata
-   * @param {string} backend
+   * @param {Uint8Array | null} bytes Of a model on the GPU, which may fail yet.
    */
-  constructor(name, session, metadata, backend = "WASM") {
+  constructor(name, session, metadata, bytes = null) {
     this.name = name;
-    this.backend = backend;
+    this.bytes = bytes;
     this.session = session;
     this.metadata = metadata;
     const { type, shape } = session.inputMetadata[0];
@@ -67,19 +67,36 @@ export class Network {
   /** @param {Runtime} runtime @param {string} name @param {Uint8Array} bytes */
   static async open(runtime, name, bytes) {
     const metadata = readMetadata(metadataProps(bytes));
-    const create = (/** @type {string[]} */ executionProviders) =>
-      runtime.InferenceSession.create(bytes, { executionProviders });
-    /** @type {any} */
-    let session = null;
-    let backend = "WASM";
     if (runtime.webgpu) {
-      session = await create(["webgpu"]).catch(() => null); // what this GPU cannot do, the processor can
-      if (session) backend = "WebGPU";
+      const session = await create(runtime, bytes, "webgpu").catch(() => null);
+      if (session) return new Network(name, session, metadata, bytes);
     }
-    session ??= await create(["wasm"]).catch((error) => {
+    const session = await create(runtime, bytes, "wasm").catch((error) => {
       throw new Error(`onnxruntime-web cannot open ${name}: ${said(error)}`);
     });
-    return new Network(name, session, metadata, backend);
+    return new Network(name, session, metadata);
+  }
+
+  get backend() {
+    return this.bytes ? "WebGPU" : "WASM";
+  }
+
+  /**
+   * The outputs for an input; what the GPU cannot do, the processor can.
+   * @param {Runtime} runtime
+   * @param {any} input
+   * @returns {Promise<Record<string, any>>}
+   */
+  async run(runtime, input) {
+    const { session, bytes } = this;
+    try {
+      return await session.run({ [session.inputNames[0]]: input });
+    } catch (error) {
+      if (!bytes) throw new Error(`onnxruntime-web cannot run ${this.name}: ${said(error)}`);
+      this.bytes = null;
+      this.session = await create(runtime, bytes, "wasm");
+      return this.run(runtime, input);
+    }
   }
 
   /**
@@ -97,9 +114,7 @@ export class Network {
       this.pixels(image, box),
       this.imagesLast ? [1, ...canvas, 3] : [1, 3, ...canvas],
     );
-    const answers = await session.run({ [session.inputNames[0]]: input }).catch((/** @type {unknown} */ error) => {
-      throw new Error(`onnxruntime-web cannot run ${this.name}: ${said(error)}`);
-    });
+    const answers = await this.run(runtime, input);
     const outputs = session.outputNames.map((/** @type {string} */ name) => ({
       dims: answers[name].dims,
       data: answers[name].data,
@@ -187,6 +202,7 @@ export class Network {
       },
       buffer,
       notes,
+      backend: this.backend,
     };
   }
 
@@ -230,6 +246,9 @@ export class Network {
     return out;
   }
 }
+
+/** @param {Runtime} runtime @param {Uint8Array} bytes @param {"webgpu" | "wasm"} provider */
+const create = (runtime, bytes, provider) => runtime.InferenceSession.create(bytes, { executionProviders: [provider] });
 
 /** A length that is not left open. @param {number | string} length */
 const known = (length) => typeof length === "number" && length > 0;

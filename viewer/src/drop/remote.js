@@ -1,7 +1,7 @@
 // A model as the page sees it: questions to a worker, one at a time, and an end to it at any time.
 
 /** @typedef {import("../scene.js").Header} Header */
-/** @typedef {{ header: Header, buffer: Uint8Array, notes: string[] }} DropScene */
+/** @typedef {{ header: Header, buffer: Uint8Array, notes: string[], backend: string }} DropScene */
 
 /**
  * What a page that is one file holds, as base64 in an element; null where it lies beside the page.
@@ -28,7 +28,6 @@ export class RemoteModel {
   constructor(name) {
     this.name = name;
     this.worker = startedWorker(name);
-    this.backend = "";
     /** @type {(reason: Error) => void} */
     this.reject = () => {};
   }
@@ -36,7 +35,7 @@ export class RemoteModel {
   /** Opens a model in a worker of its own. @param {Uint8Array} bytes */
   async open(bytes) {
     const wasm = bytesIn("maskprism-runtime")?.buffer;
-    this.backend = await this.ask({ open: { name: this.name, bytes, wasm } }, [bytes.buffer, ...(wasm ? [wasm] : [])]);
+    await this.ask({ open: { name: this.name, bytes, wasm } }, [bytes.buffer, ...(wasm ? [wasm] : [])]);
   }
 
   /** @param {ImageBitmap} image @param {string} source @returns {Promise<DropScene>} */

@@ -17,10 +17,11 @@ let runtime = null;
 /** @type {Network | null} */
 let network = null;
 
-/** Whether this browser has WebGPU, and the files for it lie beside this one. */
+/** Whether this browser has WebGPU on a GPU, and the files for it lie beside this one. */
 async function hasWebGpu() {
   const { gpu } = /** @type {any} */ (navigator);
-  if (!(await gpu?.requestAdapter().catch(() => null))) return false;
+  const adapter = await gpu?.requestAdapter().catch(() => null);
+  if (!adapter || adapter.info?.isFallbackAdapter) return false; // a GPU that is drawn by the processor is far slower
   return (await fetch(new URL(GPU_FILES, import.meta.url), { method: "HEAD" }).catch(() => null))?.ok ?? false;
 }
 
@@ -54,7 +55,7 @@ async function answer(question) {
   if ("open" in question) {
     runtime ??= load(question.open.wasm);
     network = await Network.open(await runtime, question.open.name, question.open.bytes);
-    return { result: network.backend, transfer: [] };
+    return { result: null, transfer: [] };
   }
   if (!network || !runtime) throw new Error("no model is open");
   if ("frame" in question) {

@@ -383,20 +383,21 @@ class Comparison:
         violations, checks = self.violations(tolerance), self.checks(tolerance)
         code = "exit code 3" if violations else "exit code 0"
         unsure = [check.title for check in checks if check.outcome == "cannot tell"]
-        beyond = sum(not check.holds(check.value) for check in checks)
-        sure = any(check.outcome == "fail" for check in checks) or len(violations) > beyond
+        beyond = [check.title for check in checks if not check.holds(check.value)]
+        others = violations[: len(violations) - len(beyond)]
+        sure = any(check.outcome == "fail" for check in checks) or bool(others)
+        here = "; ".join([*others, *[f"beyond the tolerance: {', '.join(beyond)}"] * bool(beyond)])
         if not len(self.instances):
             return Verdict("cannot tell", f"{'; '.join(violations)} ({code})")
         if unsure and not sure:
-            here = "; ".join(violations) or "within the tolerance on these images"
             return Verdict(
                 "cannot tell",
-                f"{here} ({code}), but the interval of the {' and the '.join(unsure)} holds the tolerance: other "
-                "images may tell otherwise",
+                f"{here or 'within the tolerance'} on these images ({code}), but the interval of the "
+                f"{' and the '.join(unsure)} holds the tolerance: other images may tell otherwise",
                 checks,
             )
         if violations:
-            return Verdict("fail", f"{'; '.join(violations)} ({code})", checks)
+            return Verdict("fail", f"{here} ({code})", checks)
         return Verdict("pass", f"the same within the tolerance ({code})", checks)
 
     def as_dict(self, tolerance: Tolerance | None = None) -> dict[str, Any]:

@@ -37,7 +37,11 @@ def sentences(comparison: Comparison, tolerance: Tolerance | None = None) -> lis
     if comparison.failed:
         found.append(f"Left out: {_left_out(comparison)}.")
     if tolerance is not None:
-        found.append(f"{comparison.verdict(tolerance)}.")
+        verdict = comparison.verdict(tolerance)
+        found += [
+            f"{str(check)[:1].upper()}{str(check)[1:]}." for check in verdict.checks if not check.holds(check.value)
+        ]
+        found.append(f"{verdict}.")
     return [sentence for sentence in found if sentence]
 
 

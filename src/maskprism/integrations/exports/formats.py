@@ -275,8 +275,9 @@ class OverlayFormat(ExportFormat):
         return False
 
     def _render(self, plain: Rendered, prediction: Prediction, visited: VisitedImage[Prediction]) -> Rendered:
-        picture = annotated(visited.image, prediction)
-        if "#" in visited.name and isinstance(_given(visited), np.ndarray):
+        of_video = "#" in visited.name and isinstance(_given(visited), np.ndarray)
+        picture = annotated(visited.image, prediction, by_class=of_video)
+        if of_video:
             return replace(plain, frame=picture)
         return replace(plain, files=(ImageFile("", ".jpg", _encoded(".jpg", picture)),))
 

@@ -19,7 +19,6 @@ from maskprism.io.untrusted import read_regular
 from maskprism.reports.html import Section, home_link, outcome_badge, page
 from maskprism.reports.index.pages import Result, page_of
 from maskprism.reports.manifest import MOST_BYTES, SUFFIX, read_manifest
-from maskprism.viewer.markup import static_text
 from maskprism.viewer.page import KICKER
 
 _OURS = b'<meta name="generator" content="maskprism">'
@@ -193,9 +192,7 @@ def _entry(result: Result, out: Path) -> str:
     given = result.manifest.verdict
     verdict = f"<p>{outcome_badge(given.outcome)}{html.escape(given.why)}</p>" if given else ""
     checks = "".join(f"<p class=quiet>{html.escape(str(check))}</p>" for check in (given.checks if given else ()))
-    address = result.thumbnail
-    picture = f'<img src="{address}" alt="">' if address else static_text("icon.svg").strip()
-    thumbnail = f'<span class="thumbnail" aria-hidden="true">{picture}</span>'
+    thumbnail = f'<span class="thumbnail" aria-hidden="true">{result.thumbnail}</span>'
     return (
         f"<li>{thumbnail}<div><p>{link}{names}</p>{verdict}{checks}"
         f"{f'<p class=values>{values}</p>' if values else ''}</div></li>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import html
 import io
 import math
@@ -12,15 +13,15 @@ from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 from maskprism._common.text import counted, readable
+from maskprism.drawing.photo_boxes import photos_of, size_of
 from maskprism.errors import MaskprismError
 from maskprism.io.images import read_image
 from maskprism.io.untrusted import is_file, read_regular
 from maskprism.reports.html import Section, cell, findings, page, table
 from maskprism.reports.manifest import MOST_BYTES, SUFFIX, PictureFile, ResultManifest, TableFile, thumbnail_url
-from maskprism.viewer.markup import data_url
+from maskprism.viewer.markup import data_url, static_text
 
 _MOST_ROWS, _FIRST = 400, 2
-_HEADER_BYTES = 200
 _PICTURE_BYTES = 32 << 20
 """Pictures beyond these stay beside the page."""
 _AGAIN = "run the command that wrote it again, or move it away"
@@ -57,22 +58,28 @@ class Result:
 
     @property
     def numbers(self) -> list[tuple[str, str]]:
-        """The values that there are, with their names."""
-        return [(number.title, number.text) for number in self.manifest.numbers if number.text]
+        """The values that there are, with their names; those of the verdict stand there."""
+        judged = {check.title for check in self.manifest.verdict.checks} if self.manifest.verdict else set()
+        return [(one.title, one.text) for one in self.manifest.numbers if one.text and one.title not in judged]
 
     @property
     def thumbnail(self) -> str:
-        """A small picture of it as a data URL: the manifest's, or its first picture that can be read; else nothing."""
+        """A small picture of it, as HTML: the manifest's, or its first picture that can be read; else the logo."""
         if self.manifest.thumbnail:
-            return self.manifest.thumbnail
+            return f'<img src="{self.manifest.thumbnail}" alt="">'
         for picture in self.manifest.pictures:
             if not is_file(path := self.file(picture.file)):
                 continue
             try:
-                return thumbnail_url(read_image(path))
+                pixels = read_image(path)
+                photos = photos_of(read_regular(path, MaskprismError, limit=MOST_BYTES))
             except MaskprismError:
                 continue
-        return ""
+            x1, y1, x2, y2 = photos[0] if photos else (0, 0, *pixels.shape[1::-1])
+            shown = pixels[max(y1, 0) : y2, max(x1, 0) : x2]
+            kind = ' class="paper"' if photos == [] else ""
+            return f'<img{kind} src="{thumbnail_url(shown if shown.size else pixels)}" alt="">'
+        return static_text("icon.svg").strip()
 
     def file(self, url: str) -> Path:
         """Return the file of a URL in the manifest.
@@ -136,12 +143,27 @@ def _pictures(result: Result) -> list[Section]:
 
 def _figure(path: Path, picture: PictureFile, data: bytes, *, named: bool) -> str:
     text = html.escape(picture.caption)
-    # Charts are Matplotlib's, which writes how many dots an inch has; sheets with photos are not, and stay unchanged.
-    kind = ' class="chart"' if b"pHYs" in data[:_HEADER_BYTES] else ""
-    image = f'<img{kind} src="{data_url("image/png", data)}" alt="{text}">'
-    link = f'<a href="{html.escape(picture.file)}" title="The picture alone">{image}</a>'
+    link = f'<a href="{html.escape(picture.file)}" title="The picture alone">{_image(data, text)}</a>'
     name = f' <span class="quiet">{html.escape(readable(path.stem))}</span>' if named else ""
     return f"<figure{' class=wide' if picture.wide else ''}>{link}<figcaption>{text}{name}</figcaption></figure>"
+
+
+def _image(png: bytes, text: str) -> str:
+    """Return a picture whose paper is dark on a dark page, and whose photographs are not touched."""
+    photos = photos_of(png)
+    address = data_url("image/png", png)
+    if photos is None:
+        return f'<img src="{address}" alt="{text}">'
+    width, height = size_of(png)
+    name = hashlib.sha256(png).hexdigest()[:16]
+    path = "".join(f"M{x1} {y1}H{x2}V{y2}H{x1}Z" for x1, y1, x2, y2 in photos)
+    return (
+        f'<svg class="sheet" viewBox="0 0 {width} {height}" role="img" aria-label="{text}"><defs>'
+        f'<image id="p{name}" width="{width}" height="{height}" href="{address}"/>'
+        f'<clipPath id="c{name}"><path d="{path}"/></clipPath></defs><use class="paper" href="#p{name}"/>'
+        + (f'<use href="#p{name}" clip-path="url(#c{name})"/>' if path else "")
+        + "</svg>"
+    )
 
 
 def _table(path: Path, about: TableFile) -> str:
