@@ -32,6 +32,15 @@ def tables() -> str:
     values = {
         "RULES": {name: {**asdict(rule), "threshold": rule.threshold} for name, rule in RULES.items()},
         "SINCE": [[list(release), rule.name] for release, rule in FIRST_RELEASES],
+        "FAMILIES": {
+            family.name: {
+                "columns": family.columns,
+                "perCell": family.per_cell,
+                "objectness": family.objectness,
+                "rule": family.rule.name if family.rule else None,
+            }
+            for family in yolo.FAMILIES
+        },
         "STRIDE_SETS": yolo.STRIDE_SETS,
         "CLASS_OFFSET": int(yolo.CLASS_OFFSET),
         "MOST_CANDIDATES": yolo.MAX_CANDIDATES,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from maskprism.datasets.scenes import draw_scene
 from maskprism.models import SAMPLE_MODEL
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+    from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route
 
 VIEWER = Path(__file__).parents[2] / "viewer"
 RUNTIME = Path(os.environ.get("ONNXRUNTIME_WEB") or VIEWER / "node_modules" / "onnxruntime-web")
@@ -72,7 +73,7 @@ def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iter
     context = browser.new_context(viewport={"width": 1280, "height": 900}, **getattr(request, "param", {}))
     page = context.new_page()
     page.on("request", lambda r: r.url.startswith((address, "blob:", "data:")) or complaints.append(r.url))
-    page.on("request", lambda r: r.method == "GET" or complaints.append(f"{r.method} {r.url}"))
+    page.on("request", lambda r: r.method in ("GET", "HEAD") or complaints.append(f"{r.method} {r.url}"))
     page.on("pageerror", lambda e: complaints.append(str(e)))
     page.on("console", lambda m: m.type in ("error", "warning") and complaints.append(m.text))
     page.goto(address)
@@ -393,6 +394,11 @@ def test_the_camera_runs_through_the_model(filmed: Page) -> None:
     assert filmed.locator("#live").is_hidden()
 
 
+def _answer(text: str, route: Route) -> None:
+    """Answer with a script in place of the server's, under its headers."""
+    route.fulfill(response=route.fetch(), body=text)
+
+
 @pytest.mark.parametrize("fails", ["open", "run"])
 def test_what_the_gpu_cannot_do_the_processor_does(page: Page, written: Path, fails: str) -> None:
     """An adapter that opens no model, and one that fails while the model runs."""
@@ -400,11 +406,10 @@ def test_what_the_gpu_cannot_do_the_processor_does(page: Page, written: Path, fa
     worker = adapter + (written / "worker.js").read_text(encoding="utf-8")
     types = {"worker.js": worker, "ort.webgpu.min.mjs": _FAILING_GPU.replace("FAILS", fails)}
     for name, text in types.items():
-        page.route(f"**/{name}", lambda route, text=text: route.fulfill(body=text, content_type="text/javascript"))
+        page.route(f"**/{name}", partial(_answer, text))
     with page.expect_request("**/ort.webgpu.min.mjs"):
         page.get_by_role("button", name="Try the sample").click()
-    page.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
-    assert page.locator(".instances button").count() > 5
+    page.locator(".instances button").nth(5).wait_for(timeout=60_000)
     assert "in this browser (WASM)" in page.locator("footer").inner_text()
 
 

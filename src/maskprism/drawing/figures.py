@@ -195,7 +195,8 @@ def _photos(figure: Figure, dpi: int) -> Iterator[tuple[int, int, int, int]]:
     per_point = dpi / figure.dpi
     for ax in figure.axes:
         for image in ax.images:
-            if np.ndim(image.get_array()) != 3:
+            values = image.get_array()
+            if values is None or values.ndim != 3:
                 continue
             if (box := Bbox.intersection(image.get_window_extent(), ax.bbox)) is None:
                 continue

@@ -78,6 +78,10 @@ export class Overlay {
         const element = drawn(picture, side);
         element.dataset.point = String(point);
         style(element, { left: `${x}px`, top: `${y}px`, "border-color": this.host.colourOf(point) });
+        if (element instanceof HTMLImageElement && !element.complete) {
+          style(element, { visibility: "hidden" }); // no empty frames
+          element.onload = () => style(element, { visibility: "visible" });
+        }
         return element;
       }),
     );

@@ -1,8 +1,8 @@
 // How the outputs of YOLO-seg models are read, as src/maskprism/models/families/yolo.py has it.
 
-import { CLASS_OFFSET, MOST_CANDIDATES, NORMALISED_LIMIT, STRIDE_SETS } from "./tables.js";
+import { CLASS_OFFSET, FAMILIES, MOST_CANDIDATES, NORMALISED_LIMIT, STRIDE_SETS } from "./tables.js";
 
-/** @typedef {"yolov5" | "yolov8" | "end2end"} Family */
+/** @typedef {keyof typeof FAMILIES} Family */
 /**
  * @typedef {{ family: Family, rowsOutput: number, prototypesOutput: number, channelsLast: boolean, prototypesLast:
  * boolean, classes: number | null, prototypes: number }} Layout
@@ -16,6 +16,7 @@ import { CLASS_OFFSET, MOST_CANDIDATES, NORMALISED_LIMIT, STRIDE_SETS } from "./
 /** @typedef {[number, number]} Pair */
 
 const f32 = Math.fround;
+const families = /** @type {[Family, typeof FAMILIES[Family]][]} */ (Object.entries(FAMILIES));
 
 /**
  * Where things are in outputs of these shapes; an error where nothing fits or several things do.
@@ -51,8 +52,8 @@ export function detectLayout(shapes, canvas, metadata, imagesLast) {
   if (metadata.names)
     narrow((layout) => layout.classes === null || layout.classes === Object.keys(metadata.names ?? {}).length);
   if (metadata.end2end !== null || metadata.names)
-    narrow((layout) => (layout.family === "end2end") === (metadata.end2end || Boolean(metadata.nms)));
-  if (metadata.version) narrow((layout) => layout.family !== "yolov5");
+    narrow((layout) => !FAMILIES[layout.family].perCell === (metadata.end2end || Boolean(metadata.nms)));
+  if (metadata.version) narrow((layout) => !FAMILIES[layout.family].objectness);
   narrow((layout) => layout.prototypesLast === imagesLast);
   if (found.length === 1) return found[0];
   if (!found.length) throw new Error(`outputs of shapes ${described} hold prototypes and no detections that fit them`);
@@ -81,16 +82,19 @@ function readings(index, shape, { index: prototypesOutput, last: prototypesLast,
   const found = [];
   for (const channelsLast of [false, true]) {
     const [channels, count] = channelsLast ? [shape[2], shape[1]] : [shape[1], shape[2]];
-    if (anchors.includes(count) && channels - 4 - k > 0) found.push(layout("yolov8", channels - 4 - k, channelsLast));
-    if (anchors.some((anchor) => 3 * anchor === count) && channels - 5 - k > 0)
-      found.push(layout("yolov5", channels - 5 - k, channelsLast));
-    if (channelsLast && channels === 6 + k) found.push(layout("end2end", null, true));
+    for (const [family, { columns, perCell }] of families) {
+      const classes = channels - columns - k;
+      if (!perCell && channelsLast && !classes) found.push(layout(family, null, true));
+      if (anchors.some((anchor) => perCell * anchor === count) && classes > 0)
+        found.push(layout(family, classes, channelsLast));
+    }
   }
   if (found.length) return found;
   const channelsLast = shape[1] > shape[2]; // heads that leave candidates out: the longer side is theirs
-  const channels = Math.min(shape[1], shape[2]);
-  if (channels - 4 - k > 0) found.push(layout("yolov8", channels - 4 - k, channelsLast));
-  if (channels - 5 - k > 0) found.push(layout("yolov5", channels - 5 - k, channelsLast));
+  for (const [family, { columns, perCell }] of families) {
+    const classes = Math.min(shape[1], shape[2]) - columns - k;
+    if (perCell && classes > 0) found.push(layout(family, classes, channelsLast));
+  }
   return found;
 }
 
@@ -157,7 +161,8 @@ export function readRows(layout, outputs, canvas, keep) {
   const scale = normalised(rows, at) ? [canvas[1], canvas[0], canvas[1], canvas[0]] : [1, 1, 1, 1];
   const coefficients = (/** @type {number} */ row, /** @type {number} */ first) =>
     Float32Array.from({ length: channels - first }, (_, i) => at(row, first + i));
-  if (layout.family === "end2end") {
+  const { columns, perCell, objectness: hasObjectness } = FAMILIES[layout.family];
+  if (!perCell) {
     const best = finite
       .filter((row) => at(row, 4) > keep.conf)
       .sort((a, b) => at(b, 4) - at(a, 4) || a - b)
@@ -166,22 +171,20 @@ export function readRows(layout, outputs, canvas, keep) {
       box: [0, 1, 2, 3].map((c) => f32(at(row, c) * scale[c])),
       score: at(row, 4),
       class: Math.trunc(at(row, 5)),
-      coefficients: coefficients(row, 6),
+      coefficients: coefficients(row, columns),
       objectness: null,
     }));
   }
-  const old = layout.family === "yolov5";
-  const firstClass = old ? 5 : 4;
   const firstCoefficient = channels - layout.prototypes;
   /** @type {Row[]} */
   const candidates = [];
   for (const row of finite) {
-    const objectness = old ? at(row, 4) : null;
+    const objectness = hasObjectness ? at(row, 4) : null;
     if (objectness !== null && !(objectness > keep.conf)) continue;
     let [best, score] = [0, -Infinity];
-    for (let c = firstClass; c < firstCoefficient; c++) {
+    for (let c = columns; c < firstCoefficient; c++) {
       const value = objectness === null ? at(row, c) : f32(at(row, c) * objectness);
-      if (value > score) [best, score] = [c - firstClass, value];
+      if (value > score) [best, score] = [c - columns, value];
     }
     if (!(score > keep.conf)) continue;
     const [x, y, half, tall] = [at(row, 0), at(row, 1), f32(at(row, 2) / 2), f32(at(row, 3) / 2)];

@@ -4,7 +4,7 @@ import { messageOf } from "../dom.js";
 import { linear, roundHalfEven } from "../geometry.js";
 import { brokenPrototypes, brokenRows, detectLayout, readPrototypes, readRows } from "./layout.js";
 import { metadataProps, readMetadata } from "./onnx_file.js";
-import { ruleOfVersion, YOLOV5 } from "./rules.js";
+import { ruleOf } from "./rules.js";
 import { GREY, KEEP } from "./tables.js";
 
 /** @typedef {import("../geometry.js").Letterbox} Letterbox */
@@ -174,7 +174,7 @@ export class Network {
         source,
         boxes: true,
         letterbox,
-        rule: layout.family === "yolov5" ? YOLOV5 : ruleOfVersion(metadata.version),
+        rule: ruleOf(layout.family, metadata.version),
         image: { offset: 0, length: picture.bytes.length, type: picture.type, size_hw: picture.size_hw },
         prototypes: {
           offset: picture.bytes.length,

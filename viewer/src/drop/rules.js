@@ -1,12 +1,16 @@
 // How masks are drawn, by the version of Ultralytics in the file; the tables are written from Python.
 
-import { RULES, SINCE } from "./tables.js";
+import { FAMILIES, RULES, SINCE } from "./tables.js";
 
 /** @typedef {import("../masks.js").MaskRule} MaskRule */
 
 const rules = /** @type {Record<string, MaskRule>} */ (/** @type {unknown} */ (RULES));
-/** @type {MaskRule} */
-export const YOLOV5 = rules.yolov5;
+
+/** The rule of a family, or else that of the version. @param {keyof typeof FAMILIES} family @param {string | null} version */
+export function ruleOf(family, version) {
+  const { rule } = FAMILIES[family];
+  return rule ? rules[rule] : ruleOfVersion(version);
+}
 
 /** @param {string | null} version @returns {MaskRule} */
 export function ruleOfVersion(version) {

@@ -230,6 +230,27 @@ export const SINCE = [
   ]
 ];
 
+export const FAMILIES = {
+  "yolov5": {
+    "columns": 5,
+    "perCell": 3,
+    "objectness": true,
+    "rule": "yolov5"
+  },
+  "yolov8": {
+    "columns": 4,
+    "perCell": 1,
+    "objectness": false,
+    "rule": null
+  },
+  "end2end": {
+    "columns": 6,
+    "perCell": 0,
+    "objectness": false,
+    "rule": null
+  }
+};
+
 export const STRIDE_SETS = [
   [
     8,
