@@ -42,6 +42,7 @@ NOT_RUN = {
     r"--install-completion": "writes into the start-up file of the shell",
     r"s3://|gs://|RAY_ADDRESS|--engine ray": "a bucket or a cluster; tests/tables/test_s3.py and test_ray.py",
     r"rtsp://|predict 0\b": "a camera",
+    r"https?://": "the internet",
     r"maskprism serve": "goes on until it is stopped; tests/server and tests/browser",
     r"epoch\*|fold1\.pt|dump\.npz|filmstrip prototypes": "needs a training or a device",
 }

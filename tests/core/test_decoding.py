@@ -353,7 +353,10 @@ print(peak() - before, sum(len(mask["counts"]) for mask in masks), len(masks), d
 def test_300_masks_of_12_megapixels_as_rle_take_less_than_10_mb():
     if engine_module.implementation() == "pure":
         pytest.skip("NumPy holds the values of one mask, and takes minutes")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(maskprism.__file__).parents[1]),
+    }
     command = [sys.executable, "-c", PEAK]
     printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     grown, returned, n, implementation = printed.split()

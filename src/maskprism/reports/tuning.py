@@ -150,12 +150,14 @@ def next_steps(found: Tuning) -> list[str]:
     if gain.high < 0:
         steps = [f"Keep {found.spec.name}: with this correction it draws worse masks."]
     else:
-        steps = [f"Keep {found.spec.name}: nothing is wrong with it, and its masks are not shown to get better so."]
-        steps.append(_images_needed(found, more))
+        steps = [
+            f"Keep {found.spec.name}: better masks are not shown. That is no sign of a fault.",
+            _images_needed(found, more),
+        ]
     if own:
         steps.append(
-            "Use images that the model was not trained on, such as the val split: to its training images its "
-            "coefficients are fitted already."
+            "Use images that the model was not trained on, such as the val split: its coefficients are fitted to its "
+            "training images already."
         )
     return [*steps, "What else costs mask AP, ranked, is in the report of `maskprism diagnose`."]
 
