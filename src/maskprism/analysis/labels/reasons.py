@@ -24,7 +24,7 @@ def reason_of(label: MeasuredLabel, kind: str, name_of: Callable[[int], str]) ->
     label
         What is measured of it.
     kind
-        What is probably wrong; "" for nothing.
+        What is probably wrong; "" for a label that is not suspicious.
     name_of
         Returns the name of a class id.
 
