@@ -33,7 +33,7 @@ lock: setup
 
 # one thread of BLAS for each process; a file of tests stays in one process, which makes its fixtures once
 PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
-BASE := $(PYTEST) -m "not browser and not docs"
+BASE := $(PYTEST) -m "not browser and not docs and not real"
 TESTS := tests
 
 test: setup
@@ -82,7 +82,9 @@ $(ULTRA)/done: pyproject.toml requirements/lock.txt
 
 test-ultralytics: $(ULTRA)/done
 	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/tables/test_s3.py tests/integrations/test_interchange.py tests/tables/test_search.py \
-		tests/analysis/test_atlas.py::test_umap_keeps_neighbours_together -n logical --maxprocesses 8 --dist worksteal
+		tests/analysis/test_atlas.py::test_umap_keeps_neighbours_together \
+		tests/doctor/test_seeded_faults.py::test_a_fault_of_a_real_model_is_named_first \
+		tests/doctor/test_seeded_faults.py::test_a_fault_of_real_labels_is_the_first_finding -n logical --maxprocesses 8 --dist worksteal
 	$(ULTRA)/bin/python -m pytest tests/tables/test_ray.py tests/cli/test_ray_commands.py \
 		tests/integrations/test_exports.py::test_ray_gives_the_same  # one process, with one cluster
 
