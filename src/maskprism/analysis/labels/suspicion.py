@@ -2,8 +2,7 @@
 
 The given labels count as right, although some are not, and one corrupted copy or more of each counts as wrong. Labels
 are judged by classifiers that saw no label of their image (folds over images), so a wrong label cannot vouch for
-itself. Classifiers of other images say which of the given labels are too suspicious to learn from as right ones. Where
-the classifiers are not surely better than 1 - mask IoU, that simple score takes their place.
+itself. Where the classifier is not surely better than 1 - mask IoU, that simple score takes its place.
 """
 
 from __future__ import annotations
@@ -27,10 +26,6 @@ MIN_CALIBRATED = 30
 SUSPICIOUS = 0.5
 """Labels from this suspicion on are shown, and get a kind."""
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-DOUBTED = 0.7
-"""Given labels from this suspicion on are not learned from as right ones."""
-DOUBT_FOLDS = 3
-"""Folds over the images that are learned from, to judge their labels."""
 _KIND_ROUNDS = 30
 """A round has a tree for each of twelve mistakes."""
 
@@ -186,36 +181,23 @@ def _learned(
         return classifier.fit(features, target, sample_weight=weights)
 
 
-def _folds(image: Int64[np.ndarray, " N"], seed: int, n_folds: int = FOLDS) -> list[tuple[np.ndarray, np.ndarray]]:
+def _folds(image: Int64[np.ndarray, " N"], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Rows to learn from and rows to judge: the rows of an image are in one fold."""
     images, of_row = np.unique(image, return_inverse=True)
-    fold = np.random.default_rng(seed).permutation(len(images)) % min(n_folds, len(images))
+    fold = np.random.default_rng(seed).permutation(len(images)) % min(FOLDS, len(images))
     return [(np.flatnonzero(fold[of_row] != one), np.flatnonzero(fold[of_row] == one)) for one in np.unique(fold)]
 
 
 def _out_of_fold(
     features: Float32[np.ndarray, "N F"], image: Int64[np.ndarray, " N"], corrupted: Bool[np.ndarray, " N"], seed: int
 ) -> Float64[np.ndarray, " N"]:
-    """The probability of being a corrupted copy, where there are as many of them as given labels.
-
-    Half of it comes from classifiers that learn from all given labels, half from one without those that they doubt.
-    """
-
-    def classifier_of(learns: Int64[np.ndarray, " L"]) -> Any:
+    """The probability of being a corrupted copy, where there are as many of them as given labels."""
+    values = np.full(len(image), np.nan)
+    for learns, judged in _folds(image, seed):
         wrong = corrupted[learns]
         weights = np.where(wrong, float(np.mean(~wrong)) / max(float(np.mean(wrong)), 1e-9), 1.0)
-        return _learned(features[learns], wrong, seed, weights=weights)
-
-    values = np.zeros(len(image))
-    for learns, judged in _folds(image, seed):
-        doubt = np.zeros(len(learns))
-        for others, own in _folds(image[learns], seed, DOUBT_FOLDS):
-            classifier = classifier_of(learns[others])
-            doubt[own] = classifier.predict_proba(features[learns[own]])[:, 1]
-            values[judged] += classifier.predict_proba(features[judged])[:, 1] / DOUBT_FOLDS / 2
-        limit = max(DOUBTED, float(np.median(doubt[~corrupted[learns]])))
-        trusted = classifier_of(learns[corrupted[learns] | (doubt <= limit)])
-        values[judged] += trusted.predict_proba(features[judged])[:, 1] / 2
+        classifier = _learned(features[learns], wrong, seed, weights=weights)
+        values[judged] = classifier.predict_proba(features[judged])[:, 1]
     return values
 
 
