@@ -55,7 +55,8 @@ def annotated(image: ImageLike, prediction: Prediction, *, by_class: bool = Fals
         )
     rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     if by_class:
-        colours = tuple(palette.colour_of(class_id) for class_id in prediction.classes.tolist())
+        palette_size = len(palette.INSTANCE_COLOURS)
+        colours = tuple(palette.INSTANCE_COLOURS[one % palette_size] for one in prediction.classes.tolist())
     else:
         colours = instance_colours(pixels, prediction)
     picture, labels = paint_instances(rgb, prediction, colours, prediction.empty, whole=True)
