@@ -64,7 +64,7 @@ def test_frames_of_a_video_have_a_colour_for_each_class(scene: Pictured) -> None
         covered = one.masks("image").sum(axis=0)
         for instance in one:
             alone = (cv2.erode(instance.mask("image").astype(np.uint8), CROSS, iterations=4) > 0) & (covered == 1)
-            colour = palette.colour_of(instance.class_id)
+            colour = palette.INSTANCE_COLOURS[instance.class_id % len(palette.INSTANCE_COLOURS)]
             blended = 0.5 * np.array(colour) + 0.5 * image[alone][:, ::-1]
             assert np.median(np.abs(whole[alone][:, ::-1] - blended)) < 1
 
