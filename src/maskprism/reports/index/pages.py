@@ -58,7 +58,7 @@ class Result:
 
     @property
     def numbers(self) -> list[tuple[str, str]]:
-        """The values that there are, with their names; those of the verdict stand there."""
+        """The values, with their names, without those that the verdict shows."""
         judged = {check.title for check in self.manifest.verdict.checks} if self.manifest.verdict else set()
         return [(one.title, one.text) for one in self.manifest.numbers if one.text and one.title not in judged]
 
