@@ -15,6 +15,7 @@ from helpers.contrast import low_contrast
 from maskprism.datasets.scenes import write_dataset
 from maskprism.drawing.photo_boxes import photos_of
 from maskprism.models import SAMPLE_MODEL
+from maskprism.reports.html import Section, page
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext
@@ -88,3 +89,13 @@ def test_tables_come_sorted_and_are_sorted_anew(offline: Context, index: Path) -
     assert len(set(largest_first)) > 2
     table.get_by_role("button", name="prototype").first.click()
     assert table.evaluate(column.format(0)) == list(range(len(largest_first)))
+
+
+def test_long_lines_of_code_scroll_within_the_page(offline: Context, tmp_path: Path) -> None:
+    code = Section("rule", "The mask rule", f"<pre tabindex='0'><code>{'x = 1; ' * 60}</code></pre>")
+    report = tmp_path / "report.html"
+    report.write_text(page("tune", title="t", subtitle="", warnings=(), tiles=(), sections=[code]), encoding="utf-8")
+    shown = offline(viewport={"width": 390, "height": 844}).new_page()
+    shown.goto(report.as_uri())
+    assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert shown.locator("pre").evaluate("one => one.scrollWidth > one.clientWidth")

@@ -303,7 +303,7 @@ def _pairs(pairs: Sequence[MaskPair]) -> str:
 
 def _recipe_section(found: Tuning) -> Section:
     lines = html.escape("\n".join(recipe(found)))
-    return Section("rule", "The mask rule that was chosen", f"<pre><code>{lines}</code></pre>")
+    return Section("rule", "The mask rule that was chosen", f'<pre tabindex="0"><code>{lines}</code></pre>')
 
 
 def _ends(gain: Interval) -> str:
