@@ -12,7 +12,7 @@ import pytest
 
 from helpers import in_process
 from helpers.contrast import low_contrast
-from maskprism.datasets.scenes import write_dataset
+from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.drawing.photo_boxes import photos_of
 from maskprism.models import SAMPLE_MODEL
 from maskprism.reports.html import Section, page
@@ -99,3 +99,17 @@ def test_long_lines_of_code_scroll_within_the_page(offline: Context, tmp_path: P
     shown.goto(report.as_uri())
     assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert shown.locator("pre").evaluate("one => one.scrollWidth > one.clientWidth")
+
+
+def test_the_way_home_can_be_read_on_pages(offline: Context, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(1).image)
+    for line in ("page scene.png --model sample --out results/page.html", "report results --out results/index.html"):
+        done = in_process.command(*line.split(), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    for scheme in ("light", "dark"):
+        shown = offline(color_scheme=scheme).new_page()
+        shown.goto((tmp_path / "results" / "page.html").as_uri())
+        shown.locator(".stage").wait_for()
+        assert low_contrast(shown, ".brand") == []
+        shown.get_by_role("navigation").get_by_role("link", name="All reports").click()
+        shown.wait_for_url((tmp_path / "results" / "index.html").as_uri())

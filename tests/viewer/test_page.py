@@ -213,7 +213,7 @@ def hostile() -> tuple[np.ndarray, Prediction]:
 def test_names_stay_text(hostile: tuple[np.ndarray, Prediction], tmp_path: Path) -> None:
     elements = Elements(write_page(tmp_path / "p.html", [hostile]).read_text(encoding="utf-8"))
     assert {tag for tag, _, _ in elements.found if tag} == set(
-        "html head meta title style body div p svg path noscript script".split()  # the logo, and the name beside it
+        "html head meta title style body nav div p svg path noscript script".split()  # the logo, and the name beside it
     )
     scripts = elements.of("script")
     assert [a.get("type") for a, _ in scripts] == ["application/json", "application/octet-stream", "module"]

@@ -169,10 +169,13 @@ def table(
     of_text = range(text) if isinstance(text, int) else text
 
     def heading(number: int, name: str) -> str:
+        kind = " class=text" if number in of_text else ""
+        if not name:
+            return f"<td{kind}></td>"  # screen readers would say a heading that is not there
         inner = html.escape(name)
-        if sortable and name:
+        if sortable:
             inner = f'<button type="button">{inner}</button>'
-        return f'<th scope="col"{" class=text" if number in of_text else ""}>{inner}</th>'
+        return f'<th scope="col"{kind}>{inner}</th>'
 
     head = "".join(heading(number, name) for number, name in enumerate(headings))
     body = "".join(f"<tr>{row}</tr>" for row in rows)

@@ -45,18 +45,17 @@ LARGE_BYTES = 50_000_000
 MAX_BYTES = 256 << 20
 """A page of more than this is refused: browsers open it slowly, or not at all."""
 _STYLE = """
-body { margin: 0; background: #fbfaf8; }
-@media screen and (prefers-color-scheme: dark) { body { background: #15171a; } }
-body:has([data-theme="light"]) { background: #fbfaf8; }
-@media screen { body:has([data-theme="dark"]) { background: #15171a; } }
+body { margin: 0; }
+body, body:has([data-theme="light"]) { background: #fbfaf8; --quiet-text: #666; --link: #1d6fa5; }
+@media screen and (prefers-color-scheme: dark) { body { background: #15171a; --quiet-text: #a09d98; --link: #56b4e9; } }
+@media screen { body:has([data-theme="dark"]) { background: #15171a; --quiet-text: #a09d98; --link: #56b4e9; } }
 .brand { display: flex; align-items: center; gap: 8px; max-width: 1800px; margin: 0 auto; }
 .brand { padding: 8px clamp(12px, 2.2vw, 28px) 0; box-sizing: border-box; font: 13px system-ui, sans-serif; }
 .brand svg { width: 20px; height: 20px; flex: none; }
-.kicker { margin: 0; color: #757575; }
-@media screen and (prefers-color-scheme: dark) { .kicker { color: #a09d98; } }
-:is(.kicker, .site) a { color: #3d8fc4; }
+.kicker { margin: 0; color: var(--quiet-text); }
+:is(.kicker, .site) a { color: var(--link); }
 .site { display: flex; flex-wrap: wrap; gap: 4px 16px; padding: 8px 16px 0; font: 14px system-ui, sans-serif; }
-.site { color: #8a8a8a; }
+.site { color: var(--quiet-text); }
 .site details div { display: grid; gap: 6px; padding: 6px 0; }
 #maskprism { max-width: 1800px; margin: 0 auto; }
 """
@@ -179,7 +178,8 @@ class Page:
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<meta name="generator" content="maskprism">\n'
             f"<title>{html.escape(title)} · maskprism</title>\n<style>{style}</style>\n</head>\n<body>\n"
-            f'<div class="brand">{logo}{KICKER}maskprism page</p></div>\n<div id="maskprism"></div>\n'
+            f'<nav class="brand" aria-label="Reports">{logo}{KICKER}maskprism page</p></nav>\n'
+            '<div id="maskprism"></div>\n'
             "<noscript>This page needs JavaScript.</noscript>\n"
             f'<script type="application/json" id="maskprism-scenes">{script_json(index)}</script>\n{scenes[0]}'
             # async: it runs at once and shows the first image while the browser reads the others
