@@ -26,6 +26,7 @@ from helpers.tiny_models import Tiny, ultralytics_metadata
 from helpers.tuned import with_little_effort
 from helpers.undrawn import without_drawing
 from maskprism import cli
+from maskprism._common.extras import called_command
 from maskprism._common.text import json_text
 from maskprism.cli.options import Table
 from maskprism.cli.output import EXIT_CODES, Bar, Outcome, Output, command, print_json
@@ -528,3 +529,8 @@ def test_bash_completes_commands_options_choices_and_paths(scripts: dict[str, Pa
     ]
     told = subprocess.run(["bash", "-c", "\n".join(lines)], cwd=work, check=True, capture_output=True, text=True)
     assert [set(line.split()) for line in told.stdout.splitlines()] == list(expected.values())
+
+
+def test_a_command_that_has_ended_is_not_the_one_that_needs_an_extra() -> None:
+    assert in_process.command("info", "sample").returncode == 0
+    assert called_command.get() == ""

@@ -194,8 +194,8 @@ class command:  # noqa: N801  (a decorator)
         def run(*args: Command.args, **kwargs: Command.kwargs) -> int:
             output = kwargs.get("output")
             json, quiet = (output.json, output.quiet) if isinstance(output, Output) else (False, False)
-            called_command.set(function.__name__)
             with ExitStack() as stack:
+                stack.callback(called_command.reset, called_command.set(function.__name__))
                 stack.enter_context(model_warnings_as_notes(quiet))
                 if json:
                     stack.enter_context(redirect_stdout(io.StringIO() if quiet else sys.stderr))
