@@ -459,7 +459,7 @@ def test_where_no_gain_is_shown_the_next_step_is_given(tuned: Tuning) -> None:
     unsure = with_gain(0.003, 0.02)
     gain = unsure.change.gain
     (count,) = re.findall(r"about (\d+) labelled images would show it; these are 24", " ".join(next_steps(unsure)))
-    assert gain.mean - (gain.mean - gain.low) * math.sqrt(24 / int(count)) >= 0  # the low end with so many images
+    assert gain.mean - (gain.mean - gain.low) * math.sqrt(24 / int(count)) >= 0  # the low end with that many
     assert "better masks are not shown" in next_steps(unsure)[0]
     assert "hardly change that" in " ".join(next_steps(with_gain(0.0001, 0.05)))
     assert "worse masks" in next_steps(with_gain(-0.02, 0.0))[0]

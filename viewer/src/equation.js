@@ -138,7 +138,7 @@ export class Equation {
     this.paintGround();
     over.putImageData(this.small.paint(rgb(colours[state.selected]), state.opacity), 0, 0);
     context.drawImage(this.ground, 0, 0);
-    context.drawImage(this.overlay, 0, 0); // not the mask of the stage: what is drawn elsewhere is copied as it changes
+    context.drawImage(this.overlay, 0, 0); // not the mask of the stage: a canvas shown elsewhere is copied at every change
   }
 
   /** The rows and columns of the window that is shown, on a raster that covers the image or the canvas. @param {number[]} size @param {boolean} ofImage */

@@ -208,7 +208,7 @@ export class SmallMask {
     this.columns = nearest(columns, width, layer.frame.width);
   }
 
-  /** The mask as it is now. @param {[number, number, number]} colour @param {number} opacity */
+  /** The current mask. @param {[number, number, number]} colour @param {number} opacity */
   paint(colour, opacity) {
     const { layer, marks, rows, columns, stride } = this;
     for (let r = 0; r < rows.length; r++) {

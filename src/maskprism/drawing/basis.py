@@ -34,7 +34,7 @@ _PERCENTILE = 99.5
 def raw_and_canonical(
     image: ImageLike, prediction: Prediction, usage: Usage, basis: CanonicalBasis, *, scale: Scale = "shared"
 ) -> tuple[UInt8[np.ndarray, "H W 3"], list[Box]]:
-    """Return all prototypes of one image, and the first canonical ones beside them (RGB); and where photographs are.
+    """Return all prototypes of one image, and the first canonical ones beside them (RGB); and where images are shown.
 
     Every panel is a prototype times the root mean square of its coefficients: its typical
     contribution, in logits. On the shared scale what matters little is pale; `scale` "each"

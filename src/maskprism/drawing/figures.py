@@ -173,7 +173,7 @@ def _show(ax: Axes, shown: Shown) -> None:
 def save(figure: Figure, path: str | os.PathLike[str] | IO[bytes], *, dpi: int, **settings: Any) -> None:
     """Write a figure; letters that the font lacks, as in some names of images, are boxes and no warnings.
 
-    A PNG says where photographs are; see `with_photos`.
+    A PNG says where images are shown; see `with_photos`.
     """
     data = io.BytesIO()
     if isinstance(path, str | os.PathLike):

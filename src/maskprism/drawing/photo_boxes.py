@@ -1,4 +1,4 @@
-"""Where a PNG shows photographs: its own text says so, and pages leave them as they are where they darken the rest."""
+"""Where a PNG shows images: its own text says so, and pages keep their colours where they darken the rest."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def draw(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def draw_with_photos(sheet: Sheet) -> tuple[UInt8[np.ndarray, "H W 3"], list[Box]]:
-    """Draw the sheet as an array, and say where photographs are."""
+    """Draw the sheet as an array, and say where images are shown."""
     width, height, marks = lay_out(sheet)
     photos = [
         (shown.x + x1, shown.y + y1, shown.x + x2, shown.y + y2)
@@ -158,7 +158,7 @@ def encode_png(picture: UInt8[np.ndarray, "H W 3"], photos: Iterable[Box] = ()) 
     Parameters
     ----------
     photos
-        Where photographs are; see `with_photos`.
+        Where images are shown; see `with_photos`.
     """
     settings = [cv2.IMWRITE_PNG_COMPRESSION, 1]
     if hasattr(cv2, "IMWRITE_PNG_FILTER"):

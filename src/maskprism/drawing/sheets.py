@@ -72,7 +72,7 @@ class Panel:
     joint
         What stands between this panel and the one before.
     photos
-        Boxes of a picture, in its pixels, that are photographs, where not all of it is one.
+        Boxes of a picture, in its pixels, that show images, where not all of it does.
     pixel_aspect
         How much wider than tall a value is drawn, where the image was stretched.
     """

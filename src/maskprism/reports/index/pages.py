@@ -149,7 +149,7 @@ def _figure(path: Path, picture: PictureFile, data: bytes, *, named: bool) -> st
 
 
 def _image(png: bytes, text: str) -> str:
-    """Return a picture whose paper is dark on a dark page, and whose photographs are not touched."""
+    """Return a picture whose paper is dark on a dark page, and whose images keep their colours."""
     photos = photos_of(png)
     address = data_url("image/png", png)
     if photos is None:
