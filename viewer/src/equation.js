@@ -4,7 +4,7 @@ import { h, oncePerFrame, signed, style } from "./dom.js";
 import { aspectOf, cellsAround, sizeOf } from "./geometry.js";
 import { SmallMask } from "./mask_layer.js";
 import { descending, side } from "./masks.js";
-import { limitOf, paint, rgb } from "./palette.js";
+import { limitOf, paintParts, rgb } from "./palette.js";
 import { rolesOf } from "./roles.js";
 
 /** @typedef {import("./stage.js").Stage} Stage */
@@ -34,7 +34,10 @@ export class Equation {
     this.groundOpacity = -1;
     this.overlay = h("canvas", {});
     this.small = /** @type {SmallMask | null} */ (null);
-    this.pixels = /** @type {ImageData | null} */ (null);
+    /** The maps of the panels, and their colours. @type {Record<string, ImageData>} */
+    this.pixels = {};
+    /** @type {Parameters<typeof paintParts>[1]} */
+    this.colours = { logits: new Uint32Array(0), positive: new Uint32Array(0), negative: new Uint32Array(0) };
     this.panels = PANELS.map(([name, text, sign]) => {
       const canvas = h("canvas", { width: 1, height: 1 });
       if (name !== "mask") canvas.className = "diverging";
@@ -85,6 +88,13 @@ export class Equation {
       side(original, scene.prototypes, sign, sums);
       this.limit = Math.max(this.limit, limitOf(this.cut(sums)));
     }
+    const { rows, columns } = this.window;
+    const [height, width] = [rows[1] - rows[0], columns[1] - columns[0]];
+    for (const name of /** @type {const} */ (["logits", "positive", "negative"])) {
+      this.pixels[name] = new ImageData(width, height);
+      this.colours[name] = new Uint32Array(this.pixels[name].data.buffer);
+    }
+    for (const { name, canvas } of this.panels) if (name !== "mask") [canvas.width, canvas.height] = [width, height];
     const aspect = String(aspectOf(scene.letterbox, this.window));
     for (const { canvas } of this.panels) style(canvas, { "aspect-ratio": aspect });
     style(this.element, { "--aspect": aspect });
@@ -105,26 +115,16 @@ export class Equation {
     const { state } = this.stage;
     if (state.selected < 0) return;
     if (!this.stage.fresh) return; // the sum comes with the next picture of the mask, which is asked for
-    const logits = this.cut(this.stage.logits);
-    const [positive, negative] = [this.cut(this.stage.sizes), new Float32Array(logits.length)];
-    for (let i = 0; i < logits.length; i++) {
-      const sum = logits[i];
-      const size = positive[i];
-      positive[i] = size > -sum ? (size + sum) / 2 : 0;
-      negative[i] = size > sum ? (sum - size) / 2 : 0;
-    }
-    const shown = { logits, positive, negative };
+    const { logits, sizes, scene } = this.stage;
     const { rows, columns } = this.window;
     const [height, width] = [rows[1] - rows[0], columns[1] - columns[0]];
-    if (this.pixels?.width !== width || this.pixels.height !== height) this.pixels = new ImageData(width, height);
-    const colours = new Uint32Array(this.pixels.data.buffer);
-    for (const { name, canvas } of this.panels) {
-      if (name === "mask") continue;
-      if (canvas.width !== width) canvas.width = width;
-      if (canvas.height !== height) canvas.height = height;
-      paint(shown[name], this.limit, "contribution", colours);
-      canvas.getContext("2d")?.putImageData(this.pixels, 0, 0);
+    const gridWidth = scene.letterbox.grid_hw[1];
+    for (let r = 0; r < height; r++) {
+      const start = (rows[0] + r) * gridWidth + columns[0];
+      paintParts({ sum: logits, sizes, limit: this.limit, start, count: width }, this.colours, r * width);
     }
+    for (const { name, canvas } of this.panels)
+      if (name !== "mask") canvas.getContext("2d")?.putImageData(this.pixels[name], 0, 0);
     this.paintMask();
   }
 

@@ -61,6 +61,25 @@ export function paint(values, limit, name, out) {
 }
 
 /**
+ * A sum and its positive and negative parts as colours, from the sum and that of the sizes of its terms.
+ * @param {{ sum: Float32Array, sizes: Float32Array, limit: number, start: number, count: number }} from
+ * @param {{ logits: Uint32Array, positive: Uint32Array, negative: Uint32Array }} out
+ * @param {number} at Where the first colour goes.
+ */
+export function paintParts({ sum, sizes, limit, start, count }, { logits, positive, negative }, at) {
+  const table = TABLES.contribution;
+  const scale = 127.5 / limit;
+  for (let i = start, to = at; i < start + count; i++, to++) {
+    const value = sum[i] * scale;
+    const size = Math.max(sizes[i] * scale, Math.abs(value)); // by rounding it may be below
+    const [whole, plus, minus] = [value + 128, (size + value) / 2 + 128, (value - size) / 2 + 128];
+    logits[to] = table[whole < 0 ? 0 : whole > 255 ? 255 : whole | 0];
+    positive[to] = table[plus > 255 ? 255 : plus | 0];
+    negative[to] = table[minus < 0 ? 0 : minus | 0];
+  }
+}
+
+/**
  * The value that `share` of a sample of |values| stays below; 1 where all are zero.
  * @param {Float32Array} values
  * @param {number} share

@@ -265,8 +265,8 @@ export class Stage {
     const key = `${state.selected} ${state.crop}`;
     if (key === this.remembered) return;
     this.remembered = key;
-    this.fresh = false;
-    mix(scene.weights(state.selected, state.original[state.selected]), scene.prototypes, this.logits);
+    mix(scene.weights(state.selected, state.original[state.selected]), scene.prototypes, this.logits, this.sizes);
+    this.fresh = state.shown() === state.original[state.selected];
     this.mask.remember(frame.decode(this.logits, box, this.cropOf()));
     this.limit = limitOf(frame.decode(this.logits, box, frame.crop, false).values);
   }

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { abgr, colourOf, limitOf, lookupTable, paint, rgb } from "../src/palette.js";
+import { abgr, colourOf, limitOf, lookupTable, paint, paintParts, rgb } from "../src/palette.js";
 import { bytes, palette } from "./cases.js";
 
 for (const name of /** @type {const} */ (["contribution", "prototype"])) {
@@ -26,6 +26,23 @@ test("values are painted between the two ends, zero in the middle", () => {
   paint([-9, -2, 0, 2, 9], 2, "contribution", out);
   const table = lookupTable("contribution");
   assert.deepEqual([...out], [table[0], table[0], table[128], table[255], table[255]]);
+});
+
+test("a sum and its parts are painted on one scale", () => {
+  // terms 3 and -1, then -5 alone, then none; the first value is not of the shown part
+  const sum = Float32Array.of(99, 2, -5, 0);
+  const sizes = Float32Array.of(99, 4, 5, 0);
+  const out = { logits: new Uint32Array(4), positive: new Uint32Array(4), negative: new Uint32Array(4) };
+  paintParts({ sum, sizes, limit: 4, start: 1, count: 3 }, out, 1);
+  for (const [name, values] of /** @type {const} */ ([
+    ["logits", [2, -5, 0]],
+    ["positive", [3, 0, 0]],
+    ["negative", [-1, -5, 0]],
+  ])) {
+    const expected = new Uint32Array(3);
+    paint(values, 4, "contribution", expected);
+    assert.deepEqual([...out[name]], [0, ...expected]);
+  }
 });
 
 test("a colour is kept as ImageData has it", () => {
