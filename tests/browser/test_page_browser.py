@@ -566,6 +566,16 @@ def test_it_fits_screens(offline: Context, folder: Path, width: int) -> None:
         assert 0 <= stage["y"] < 100
 
 
+def test_names_that_are_too_long_keep_their_ends(page: Page, shown: list[Prediction]) -> None:
+    names = page.locator(".tile .name")
+    assert len(set(names.all_text_contents())) == len(shown)
+    for name in names.all():
+        head, end = name.locator("span").all()
+        assert head.evaluate("one => one.scrollWidth > one.clientWidth")
+        inside = "(one) => one.getBoundingClientRect().right <= one.parentElement.getBoundingClientRect().right + 0.5"
+        assert end.evaluate(inside)
+
+
 def test_light_and_dark(offline: Context, folder: Path) -> None:
     page = open_page(offline(color_scheme="dark"), folder / "page.html")
     brightness = "getComputedStyle(document.querySelector('.maskprism')).backgroundColor"

@@ -1,6 +1,6 @@
 // The frame around one or several scenes: title bar, gallery, links and files that hold the state, light and dark.
 
-import { download, h, icon, messageOf, rest, roving } from "./dom.js";
+import { download, ends, h, icon, messageOf, rest, roving } from "./dom.js";
 import { mostTelling } from "./roles.js";
 import { Scene } from "./scene.js";
 import { State } from "./state.js";
@@ -116,7 +116,7 @@ export class App {
       "button",
       { type: "button", className: "tile", title: source.title, onclick: () => this.visit(index) },
       picture,
-      h("span", { className: "name" }, short(source.title)),
+      h("span", { className: "name ends" }, ...ends(short(source.title))),
       h("span", { className: "quiet" }, source.detail ?? ""),
     );
   }

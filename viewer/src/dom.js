@@ -36,6 +36,17 @@ export function element(parent, selector, kind = /** @type {any} */ (HTMLElement
   return found;
 }
 
+const END = 10;
+
+/**
+ * A file name in two parts, for an element of class "ends": where it is too long, the first is cut, not the last letters.
+ * @param {string} name
+ */
+export function ends(name) {
+  const letters = [...name]; // not halves of them
+  return [letters.slice(0, -END), letters.slice(-END)].map((part) => h("span", {}, part.join("")));
+}
+
 /** What an error says. @param {unknown} error */
 export const messageOf = (error) => (error instanceof Error ? error.message : String(error));
 

@@ -1,6 +1,6 @@
 // The images as a grid of links. A tile has its size before anything is known of its image.
 
-import { h, roving, signed } from "../dom.js";
+import { ends, h, roving, signed } from "../dom.js";
 import { verdict } from "../verdict.js";
 import { keyOf, thumbnailUrl } from "./api.js";
 
@@ -11,9 +11,6 @@ import { keyOf, thumbnailUrl } from "./api.js";
  * boolean) => void, isChosen: (key: string) => boolean, sort: () => string, matching: () =>
  * import("../verdict.js").Matching }} Host
  */
-
-/** The number of letters at the end of a name that are never cut: numbers, which distinguish images, are there. */
-const TAIL = 12;
 
 /** The grid: shows, appends and updates images; opens one. */
 export class Tiles {
@@ -129,7 +126,7 @@ class Tile {
     this.thumbnail.addEventListener("load", () => this.thumbnail.classList.add("loaded"));
     this.edited = false;
     this.note = h("span", { className: "note" });
-    this.name = h("span", { className: "name", dir: "auto" });
+    this.name = h("span", { className: "name ends", dir: "auto" });
     this.facts = h("span", { className: "facts" });
     this.badges = h("span", { className: "badges" });
     this.link = h(
@@ -189,11 +186,7 @@ class Tile {
     this.link.href = this.host.href(image);
     this.link.dataset.state = state;
     this.link.title = message || title;
-    const letters = [...title]; // not halves of them
-    this.name.replaceChildren(
-      h("span", {}, letters.slice(0, -TAIL).join("")),
-      h("span", {}, letters.slice(-TAIL).join("")),
-    );
+    this.name.replaceChildren(...ends(title));
     this.facts.textContent = factsOf(image, this.host.sort());
     this.note.textContent = state === "failed" ? messageOf(image) : "";
     this.describe(image);
