@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -11,6 +13,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 
+from maskprism._common.text import counted
 from maskprism.analysis.intervals import Interval, claimed_interval
 from maskprism.drawing.mask_thumbnails import mask_against_truth
 from maskprism.reports.html import Section, file_name
@@ -45,13 +48,27 @@ class ErrorCard(NamedTuple):
 
 
 class ConfusedPair(NamedTuple):
-    """Instances of one class that have the mask right and another class, with their share of the labelled ones."""
+    """Instances of one class that have the mask right and another class, with their share of the labelled ones.
+
+    Attributes
+    ----------
+    n_instances, n_labelled
+        How many are confused, of all labelled ones of the class.
+    """
 
     labelled: str
     predicted: str
     share: Interval
     cards: Sequence[ErrorCard]
     n_instances: int
+    n_labelled: int
+
+    @property
+    def heading(self) -> str:
+        """How many of the labelled instances, with the interval of their share."""
+        of = f"{self.n_instances} of {counted(self.n_labelled, 'instance')}, {self.share.plain()}"
+        rest = ", too few images for an interval" if math.isnan(self.share.low) else ""
+        return f"{self.labelled} labelled, {self.predicted} predicted: {of}{rest}"
 
 
 @dataclass(frozen=True)
@@ -132,13 +149,10 @@ class ErrorCards:
             "classes; orange is the mask.</p>",
             self._strip(self.false_positives, embedded),
             _strip_heading("confused", "Confused classes", "?show=false-positives"),
-            "<p>The mask is right, the class is wrong. The interval is that of the share of the labelled instances."
-            f"{'' if self.pairs else ' There are none.'}</p>",
+            f"<p>The mask is right, the class is wrong.{'' if self.pairs else ' There are none.'}</p>",
         ]
         groups = [
-            f"<div><h4>{html.escape(pair.labelled)} labelled, {html.escape(pair.predicted)} predicted: "
-            f"{pair.n_instances}, {pair.share.plain()}</h4>{self._strip(pair.cards, embedded)}</div>"
-            for pair in self.pairs
+            f"<div><h4>{html.escape(pair.heading)}</h4>{self._strip(pair.cards, embedded)}</div>" for pair in self.pairs
         ]
         parts.append(f'<div class="groups">{"".join(groups)}</div>')
         return Section("errors", "Missed instances, false positives, confused classes", "\n".join(parts))
@@ -184,8 +198,15 @@ def _pairs(found: Diagnosis) -> list[ConfusedPair]:
         card = ErrorCard("class", one.image, one.instance, one.object, f"{one.class_name} {one.score:.2f}")
         confused.setdefault((name, one.class_name), []).append(card)
     pairs = sorted(confused.items(), key=lambda item: (-len(item[1]), item[0]))
+    classes = Counter(labelled.values())
     return [
-        ConfusedPair(*names, _share_of(found, labelled, names[0], cards, len(confused)), cards[:_OF_PAIR], len(cards))
+        ConfusedPair(
+            *names,
+            _share_of(found, labelled, names[0], cards, len(confused)),
+            cards[:_OF_PAIR],
+            len(cards),
+            classes[names[0]],
+        )
         for names, cards in pairs[:_PAIRS]
     ]
 
