@@ -499,6 +499,23 @@ def test_the_order_on_a_phone(offline: Context, file: Path) -> None:
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
 
 
+def test_a_chosen_instance_is_in_sight_in_its_list_and_the_page_stays(offline: Context, file: Path) -> None:
+    page = opened(offline(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True), file)
+    list_, chosen = page.locator(".instances"), page.locator('.instances [aria-checked="true"]')
+    assert list_.evaluate("one => one.scrollHeight > one.clientHeight")
+    page.evaluate("scrollTo(0, 40)")
+    page.locator(".stage").evaluate("one => one.focus({ preventScroll: true })")
+    page.keyboard.press("ArrowLeft")
+    for _ in range(2):  # the last one, and the one before it
+        outer, inner = list_.bounding_box(), chosen.bounding_box()
+        assert outer
+        assert inner
+        assert outer["y"] <= inner["y"]
+        assert inner["y"] + inner["height"] <= outer["y"] + outer["height"]
+        assert page.evaluate("scrollY") == 40
+        page.keyboard.press("ArrowLeft")
+
+
 def test_in_the_dark_prototypes_do_not_glare(offline: Context, file: Path) -> None:
     page = opened(offline(color_scheme="dark", viewport={"width": 1280, "height": 900}), file)
     for part in (".card .thumb", ".equation .logits canvas"):

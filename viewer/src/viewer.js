@@ -88,6 +88,7 @@ export class Viewer {
     this.element.append(this.tour.box);
     this.state.listen((change) => {
       if (change.kind !== "pixel") this.refresh();
+      if (change.kind === "selected") this.showChosen();
       if (change.kind === "coefficients") this.tellEdit();
     });
     this.refresh();
@@ -102,14 +103,19 @@ export class Viewer {
       first?.classList.add("nudged");
       first?.addEventListener("animationend", () => first.classList.remove("nudged"), { once: true });
     }
-    requestAnimationFrame(() => {
-      const chosen = this.element.querySelector('.instances [aria-checked="true"]');
-      const box = chosen?.parentElement;
-      // the page stays where it is
-      if (box && chosen instanceof HTMLElement) box.scrollTop = chosen.offsetTop - box.offsetTop - 6;
-    });
+    requestAnimationFrame(() => this.showChosen());
     this.equation.open();
     this.refresh();
+  }
+
+  /** Scrolls the list of instances to the chosen one; the page stays where it is. */
+  showChosen() {
+    const chosen = this.element.querySelector('.instances [aria-checked="true"]');
+    const list = chosen?.parentElement;
+    if (!list || !(chosen instanceof HTMLElement)) return;
+    const top = chosen.offsetTop - list.offsetTop;
+    const bottom = top + chosen.offsetHeight - list.clientHeight;
+    list.scrollTop = Math.min(Math.max(list.scrollTop, bottom + 6), top - 6);
   }
 
   zoomButtons() {
@@ -363,10 +369,6 @@ export class Viewer {
         button.setAttribute("aria-description", state.edits.has(i) ? "edited" : "");
       });
     });
-    state.listen(
-      (change) =>
-        change.kind === "selected" && buttons[state.selected]?.scrollIntoView({ block: "nearest", inline: "nearest" }),
-    );
     return h(
       "div",
       { className: "instances", role: "radiogroup", "aria-label": "Instances", onkeydown: move },
