@@ -473,3 +473,24 @@ def test_names_of_somebody_else_are_drawn_whatever_they_hold(draw: Callable[[She
     label = sheets.Label(odd, (1.0, 1.0), (255, 0, 0))
     panel = Panel(odd, picture=np.zeros((8, 8, 3), np.uint8), labels=(label,))
     draw(Sheet(odd, (panel,), subtitle=odd, notes=(odd,)))
+
+
+def test_all_axes_have_the_one_style() -> None:
+    figure = figures.new_figure(6, 4)
+    left, right = figure.subplots(1, 2)
+    bar = figure.colorbar(left.imshow([[0, 1]]), ax=left)
+    for ax in (left, right, bar.ax, figure.add_axes((0, 0, 1, 1)), figure.add_subplot()):
+        assert isinstance(ax, figures.PlainAxes)
+        assert not ax.spines["top"].get_visible()
+        assert not ax.spines["right"].get_visible()
+    right.set_title("of the right one")
+    right.plot([0, 1], label="a line")
+    assert right.get_title() == "of the right one"
+    assert not right.legend().get_frame_on()
+
+
+def test_names_of_rows_are_not_cut_off() -> None:
+    """A map of squares beside its scale: the names at its left are inside the picture."""
+    figure = charts.correlation(np.random.default_rng(0).normal(size=(50, 32)).astype(np.float32))
+    figures.png_bytes(figure)
+    assert figure.axes[0].get_tightbbox().x0 >= 0

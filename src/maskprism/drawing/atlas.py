@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from maskprism.analysis.atlas.findings import SURE
 from maskprism.analysis.atlas.rank_correlation import sample
-from maskprism.drawing.figures import colour_map, name_ticks, plain_axes, share, titled
+from maskprism.drawing.figures import colour_map, name_ticks, one_axes, share, titled
 from maskprism.drawing.map_payload import QUALITY_TITLES
 from maskprism.drawing.palette import FRAME, INK, INSTANCE_COLOURS, MUTED
 
@@ -59,7 +59,7 @@ def map_figure(atlas: Atlas) -> Figure:
     handles, labels = ax.get_legend_handles_labels()
     if len(names) > _COLOURED:  # they lie below the others, and are named after them
         handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]
-    ax.legend(handles, labels, fontsize=8.5, frameon=False, markerscale=1.8, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(handles, labels, markerscale=1.8, loc="center left", bbox_to_anchor=(1, 0.5))
     return titled(figure, f"A map of {len(atlas.points):,} instances")
 
 
@@ -102,7 +102,7 @@ def values_figure(atlas: Atlas) -> Figure:
     limit = float(np.percentile(np.abs(coefficients[rows]), 99.7)) or 1.0
     edges = np.linspace(-limit, limit, _BINS + 1)
     counts = value_counts(coefficients, limit)
-    figure, ax = plain_axes(WIDTH, _height(len(labels)))
+    figure, ax = one_axes(WIDTH, _height(len(labels)))
     shares = np.sqrt(counts / counts.max(axis=1, keepdims=True))
     shown = shares * np.sign((edges[:-1] + edges[1:]) / 2)
     ax.imshow(
@@ -119,7 +119,7 @@ def values_figure(atlas: Atlas) -> Figure:
     name_ticks(ax.yaxis, labels)
     ax.set_xlabel("value; stronger colour: more instances (root of the share)")
     ax.set_ylabel("coefficient")
-    ax.legend(fontsize=8.5, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     return titled(figure, "Values of each coefficient")
 
 
@@ -143,7 +143,7 @@ def spectrum_figure(atlas: Atlas) -> Figure:
     total = values.sum()
     shares = np.cumsum(values) / total if total > 0 else np.ones_like(values)
     rank = atlas.moments.effective_rank()
-    figure, ax = plain_axes(WIDTH, 3.1)
+    figure, ax = one_axes(WIDTH, 3.1)
     ax.plot(range(1, len(shares) + 1), shares, "o-", color=share(INSTANCE_COLOURS[4]), markersize=4)
     ax.axvline(rank, color=share(MUTED), linewidth=1, linestyle="--")
     ax.annotate(
@@ -160,7 +160,7 @@ def spectrum_figure(atlas: Atlas) -> Figure:
 def correlation_figure(atlas: Atlas) -> Figure:
     """Return which coefficients go together."""
     labels = atlas.points.labels
-    figure, ax = plain_axes(WIDTH, 6.4)
+    figure, ax = one_axes(WIDTH, 6.4)
     shown = _heat(ax, atlas.moments.correlation, 1.0)
     _coefficient_ticks(ax, labels)
     name_ticks(ax.yaxis, labels)
@@ -193,7 +193,7 @@ def dependence_figure(atlas: Atlas) -> Figure:
     """Return which coefficients go with the box, the score, and how good the mask is."""
     found = atlas.dependence
     rho = np.where(found.p < SURE, found.rho, np.nan)
-    figure, ax = plain_axes(WIDTH, _height(len(found.names)))
+    figure, ax = one_axes(WIDTH, _height(len(found.names)))
     shown = _heat(ax, rho, float(np.nanmax(np.abs(rho), initial=0.1)))
     _coefficient_ticks(ax, atlas.points.labels)
     ax.set_yticks(range(len(found.names)), [QUALITY_TITLES[name] for name in found.names], fontsize=8.5)
@@ -205,7 +205,7 @@ def dependence_figure(atlas: Atlas) -> Figure:
 def _by_class(atlas: Atlas, values: Float[np.ndarray, "C K"], title: str, meaning: str) -> Figure:
     """Return a row for each of the largest classes of which something is known."""
     rows = np.flatnonzero(np.isfinite(atlas.signatures.mean).any(axis=1))[:MOST_CLASSES]
-    figure, ax = plain_axes(WIDTH, _height(max(len(rows), 1)))
+    figure, ax = one_axes(WIDTH, _height(max(len(rows), 1)))
     known = np.abs(values[rows][np.isfinite(values[rows])])
     shown = _heat(ax, values[rows], float(np.percentile(known, 99.5)) if known.size else 1.0)
     _coefficient_ticks(ax, atlas.points.labels)
@@ -235,7 +235,7 @@ def _coefficient_ticks(ax: Axes, labels: Sequence[str]) -> None:
 
 
 def _map_axes(atlas: Atlas) -> tuple[Figure, Axes]:
-    figure, ax = plain_axes(WIDTH, 5.0)
+    figure, ax = one_axes(WIDTH, 5.0)
     first, second = atlas.components.shares
     ax.set_xlabel(f"first principal component ({first:.0%} of the variance)")
     ax.set_ylabel(f"second ({second:.0%})")

@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 
 from maskprism.analysis.instance.attribution import Attribution, explain
 from maskprism.analysis.instance.subset_masks import METRIC_NAMES
-from maskprism.drawing.figures import new_figure, share
+from maskprism.drawing.figures import new_figure, share, titled
 from maskprism.drawing.instance_tables import most_unusual
 from maskprism.drawing.mask_style import dimmed
 from maskprism.drawing.palette import INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, TOO_MUCH
@@ -88,11 +88,9 @@ def waterfall(instance: Instance, query: PixelQuery, *, image: ImageLike | None 
     ax.set_ylabel("logit")
     ax.use_sticky_edges = False
     ax.margins(y=0.1)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.set_title(_verdict(query), fontsize=10, loc="left", color=_GREY)
-    figure.suptitle(f"Why pixel {query.x},{query.y} is{' ' if query.in_mask else ' not '}in the mask: "
-                    f"{instance_title(instance)}", fontsize=12)  # fmt: skip
-    return figure
+    ax.set_title(_verdict(query))
+    answer = "is" if query.in_mask else "is not"
+    return titled(figure, f"Why pixel {query.x},{query.y} {answer} in the mask: {instance_title(instance)}")
 
 
 def _verdict(query: PixelQuery) -> str:
@@ -113,8 +111,8 @@ def blame(image: ImageLike, instance: Instance, blames: Sequence[Blame], *, name
     axes = figure.subplots(len(blames), 2, squeeze=False, width_ratios=(1, 1.5))
     for (picture, ax), one in zip(axes, blames, strict=True):
         _draw_place(picture, image, instance, region=one.region)
-        picture.set_title(f"{one.kind}: {one.pixels} pixels" + (f", {one.cropped} more outside the crop" if one.cropped
-                          else ""), fontsize=10)  # fmt: skip
+        beyond = f", {one.cropped} more outside the crop" if one.cropped else ""
+        picture.set_title(f"{one.kind}: {one.pixels} pixels{beyond}")
         if not one.pixels:
             ax.text(0.5, 0.5, "no pixel to attribute", ha="center", va="center", color=_GREY)
             ax.set_axis_off()
@@ -135,12 +133,10 @@ def blame(image: ImageLike, instance: Instance, blames: Sequence[Blame], *, name
         words = f"{_BLAME_WORDS[one.kind]}; mean logit {signed(one.logit)}"
         if one.kind != "region":
             words += f"\n{most_unusual(one)}"
-        ax.set_title(words, fontsize=10, loc="left", color=_GREY)
-        ax.legend(fontsize=8, frameon=False)
-        ax.spines[["top", "right"]].set_visible(False)
+        ax.set_title(words)
+        ax.legend()
     asked = "act in the region" if all(one.kind == "region" for one in blames) else "are responsible"
-    figure.suptitle(f"Which prototypes {asked}: {instance_title(instance)}", fontsize=12)
-    return figure
+    return titled(figure, f"Which prototypes {asked}: {instance_title(instance)}")
 
 
 _BLAME_WORDS = {
@@ -162,11 +158,8 @@ def attribution(instance: Instance, found: Attribution | None = None) -> Figure:
     _draw_curves(curves, found)
     _draw_worth(worth, found)
     _draw_pull(pull, found)
-    for ax in (sets, curves, worth, pull):
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"Which prototypes the mask needs: {instance_title(instance)}; scores against {found.against}",
-                    fontsize=12)  # fmt: skip
-    return figure
+    title = f"Which prototypes the mask needs: {instance_title(instance)}; scores against {found.against}"
+    return titled(figure, title)
 
 
 def _draw_sets(ax: Axes, found: Attribution) -> None:
@@ -181,8 +174,8 @@ def _draw_sets(ax: Axes, found: Attribution) -> None:
     ax.set_ylim(0, 1.02)
     ax.set_xlabel("prototypes in the set")
     ax.set_ylabel("IoU")
-    ax.set_title(f"Smallest prototype subsets with IoU ≥ {threshold:g} (for good)", fontsize=10)
-    ax.legend(fontsize=8, loc="lower right")
+    ax.set_title(f"Smallest prototype subsets with IoU ≥ {threshold:g} (for good)")
+    ax.legend(loc="lower right")
 
 
 def _draw_curves(ax: Axes, found: Attribution) -> None:
@@ -203,9 +196,8 @@ def _draw_curves(ax: Axes, found: Attribution) -> None:
     ax.set_title(
         f"Better than chance by {signed(test.insertion_gain)} (joining) and {signed(test.deletion_gain)} (leaving) "
         f"± {test.insertion_gain_error:.2f}",
-        fontsize=10,
     )
-    ax.legend(fontsize=8)
+    ax.legend()
 
 
 def _draw_worth(ax: Axes, found: Attribution) -> None:
@@ -220,7 +212,7 @@ def _draw_worth(ax: Axes, found: Attribution) -> None:
     if values.metric == "iou":  # as knock-outs are
         lost = values.full - found.knock_out[order]
         ax.plot(places, lost, "d", color=_GREY, markersize=4, label="lost without it alone")
-        ax.legend(fontsize=8)
+        ax.legend()
     ax.set_xticks(places, [str(k) for k in order], fontsize=7, rotation=90 if len(order) > 20 else 0)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set_xlabel("prototype" + (f"; {beyond} smaller ones are not drawn" if beyond > 0 else ""))
@@ -228,7 +220,6 @@ def _draw_worth(ax: Axes, found: Attribution) -> None:
     ax.set_title(
         f"Sum of Shapley values = {values.full:.2f} − {values.none:.2f}; bars: 2 standard errors "
         f"({values.permutations} orders, seed {values.seed})",
-        fontsize=10,
     )
 
 
@@ -241,7 +232,7 @@ def _draw_pull(ax: Axes, found: Attribution) -> None:
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set_xlabel("prototype" + (f"; {beyond} smaller ones are not drawn" if beyond > 0 else ""))
     ax.set_ylabel("soft Dice per relative change")
-    ax.set_title(f"Sensitivity: coefficient x gradient of soft Dice ({found.sensitivity.dice:.3f})", fontsize=10)
+    ax.set_title(f"Sensitivity: coefficient x gradient of soft Dice ({found.sensitivity.dice:.3f})")
 
 
 def _draw_place(

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from matplotlib.patches import Rectangle
 
+from maskprism._common.text import counted
 from maskprism.analysis.prototypes.basis import REDUNDANT
 from maskprism.drawing import palette, raster
-from maskprism.drawing.figures import colour_map, name_ticks, new_figure, share
+from maskprism.drawing.figures import colour_map, name_ticks, new_figure, one_axes, share, titled
 from maskprism.drawing.sheets import IMAGE_SIDE, MOST_PANELS, Panel, Sheet, in_shape
 from maskprism.errors import InputError
 from maskprism.io.images import read_image
@@ -95,8 +96,7 @@ def sheets(
 
 def spectrum(usage: Usage, basis: CanonicalBasis, *, model: str = "") -> Figure:
     """Share of the mean square logit by component, running total, and the prototypes' own shares for comparison."""
-    figure = new_figure(10.5, 5.2)
-    ax = figure.subplots()
+    figure, ax = one_axes(10.5, 5.2)
     own = np.sort(usage.rms_contributions(basis.region) ** 2)[::-1]
     numbers = np.arange(len(basis))
     ax.bar(numbers, basis.shares, color=share(palette.INSTANCE_COLOURS[4]), label="canonical component: share")
@@ -128,21 +128,18 @@ def spectrum(usage: Usage, basis: CanonicalBasis, *, model: str = "") -> Figure:
     ax.set_ylabel("share of the mean square logit")
     ax.set_ylim(0, 1.05 + 0.07 * len(levels))
     ax.set_yticks(np.linspace(0, 1, 6))
-    ax.legend(loc="center right", frameon=False, fontsize=9)
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="center right")
     where = "inside boxes" if basis.region == "boxes" else "on whole images"
     ax.set_title(
-        f"What the coefficients really use{f': {model}' if model else ''}\n{usage.instances} instances in "
-        f"{usage.images} images, {where}; effective rank {basis.effective_rank:.1f} of {len(basis)}",
-        fontsize=12,
+        f"{usage.instances} instances in {usage.images} images, {where}; "
+        f"effective rank {basis.effective_rank:.1f} of {len(basis)}"
     )
-    return figure
+    return titled(figure, f"What the coefficients really use{f': {model}' if model else ''}")
 
 
 def redundancy(usage: Usage, *, threshold: float = REDUNDANT, model: str = "") -> Figure:
     """Correlations of prototypes (below the diagonal) and of coefficients (above it); redundant pairs are framed."""
-    figure = new_figure(9.2, 8.2)
-    ax = figure.subplots()
+    figure, ax = one_axes(9.2, 8.2)
     k = len(usage)
     lower = np.tril(np.ones((k, k), dtype=bool), -1)
     used = usage.coefficients.correlation if usage.instances else np.full((k, k), np.nan)
@@ -157,13 +154,10 @@ def redundancy(usage: Usage, *, threshold: float = REDUNDANT, model: str = "") -
                 ax.add_patch(frame)
     count = len(usage.redundant_pairs(threshold))
     ax.set_title(
-        f"Redundancy{f' in {model}' if model else ''}: {count} pair{'' if count == 1 else 's'} "
-        f"with |r| ≥ {threshold:g} (framed)\n"
-        f"below the diagonal: prototypes over {usage.images} images; above: coefficients of "
-        f"{usage.instances} instances",
-        fontsize=11,
+        f"below the diagonal: prototypes over {usage.images} images; above: coefficients of {usage.instances} instances"
     )
-    return figure
+    title = f"Redundancy{f' in {model}' if model else ''}: {counted(count, 'pair')} with |r| ≥ {threshold:g} (framed)"
+    return titled(figure, title)
 
 
 def coefficient_spectrum(coefficients: RunningCovariance, *, title: str = "") -> Figure:
@@ -181,12 +175,10 @@ def coefficient_spectrum(coefficients: RunningCovariance, *, title: str = "") ->
     left.set_ylim(0, 1.03)
     left.set_xlabel("principal component, largest first")
     left.set_ylabel("running share of the variance")
-    left.legend(loc="lower right", frameon=False)
-    left.spines[["top", "right"]].set_visible(False)
+    left.legend(loc="lower right")
     _heat_map(right, coefficients.correlation)
-    right.set_title("correlation", fontsize=11)
-    figure.suptitle(title or f"Coefficients of {round(coefficients.weight)} instances", fontsize=12)
-    return figure
+    right.set_title("correlation")
+    return titled(figure, title or f"Coefficients of {round(coefficients.weight)} instances")
 
 
 def _heat_map(ax: Axes, matrix: Float64[np.ndarray, "K K"]) -> None:
@@ -199,7 +191,7 @@ def _heat_map(ax: Axes, matrix: Float64[np.ndarray, "K K"]) -> None:
     name_ticks(ax.xaxis, names, rotation=90)
     name_ticks(ax.yaxis, names)
     ax.tick_params(length=0, colors=share(palette.MUTED))
-    ax.figure.colorbar(picture, ax=ax, shrink=0.8, label="correlation")
+    ax.figure.colorbar(picture, ax=ax, shrink=0.8, panchor=(0, 0.5), label="correlation")
 
 
 def _limits(values: Float32[np.ndarray, "M h w"], scale: Scale) -> list[float]:

@@ -191,7 +191,6 @@ def _draw_shares(ax: Axes, study: Dependence, k: int) -> None:
     ax.set_xlim(0, 1)
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"], fontsize=8)
     ax.set_title("what explains its variance (line: threshold of the tag)", fontsize=9)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_movement(ax: Axes, movement: MovementTest | None, k: int) -> None:
@@ -226,8 +225,7 @@ def _draw_movement(ax: Axes, movement: MovementTest | None, k: int) -> None:
     ax.set_xticks([-1, -0.5, 0, 0.5, 1])
     ax.set_xlabel(f"correlation, mean of {movement.images} images ± standard error", fontsize=8)
     ax.tick_params(axis="x", labelsize=8)
-    ax.legend(loc="lower center", fontsize=8, frameon=False, ncols=2)
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="lower center", ncols=2)
 
 
 def _draw_classes(ax: Axes, study: Dependence, k: int) -> None:
@@ -253,7 +251,6 @@ def _draw_classes(ax: Axes, study: Dependence, k: int) -> None:
     ax.set_xlim(-reach, reach)
     ax.tick_params(axis="x", labelsize=8)
     ax.set_xlabel("SD from the prototype's mean (instances in brackets)", fontsize=8)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _classes_shown(study: Dependence, k: int) -> np.ndarray:

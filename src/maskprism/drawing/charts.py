@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.collections import PolyCollection
 
 from maskprism.analysis.prototypes.covariance import RunningCovariance
-from maskprism.drawing.figures import colour_map, name_ticks, new_figure, share
+from maskprism.drawing.figures import colour_map, name_ticks, new_figure, one_axes, share, titled
 from maskprism.drawing.palette import MUTED, NEGATIVE, POSITIVE
 from maskprism.errors import InputError
 
@@ -50,11 +50,9 @@ def histograms(
         label = labels[index] if labels else str(index)
         ax.set_title(f"{label}   {column.mean():+.2f} ± {column.std():.2f}".replace("-", "−"), fontsize=8)
         ax.tick_params(labelsize=7)
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title or f"Mask coefficients of {rows} instances: mean ± standard deviation", fontsize=12)
-    figure.supxlabel("coefficient", fontsize=9)
-    figure.supylabel("instances", fontsize=9)
-    return figure
+    figure.supxlabel("coefficient", fontsize=9, color=share(MUTED))
+    figure.supylabel("instances", fontsize=9, color=share(MUTED))
+    return titled(figure, title or f"Mask coefficients of {rows} instances: mean ± standard deviation")
 
 
 def _bars(
@@ -78,17 +76,14 @@ def correlation(
     """
     rows, k = _checked(coefficients, 2)
     matrix = RunningCovariance.of(coefficients).correlation
-    figure = new_figure(9.2, 8.2)
-    ax = figure.subplots()
+    figure, ax = one_axes(9.2, 8.2)
     ax.set_facecolor("0.85")
     shown = ax.imshow(np.ma.masked_invalid(matrix), cmap=colour_map("contribution"), vmin=-1, vmax=1)
     names = list(labels) if labels else [str(index) for index in range(k)]
     name_ticks(ax.xaxis, names, rotation=90)
     name_ticks(ax.yaxis, names)
-    ax.tick_params(length=0, colors=share(MUTED))
-    figure.colorbar(shown, ax=ax, shrink=0.8, label="correlation")
-    ax.set_title(title or f"Correlation of mask coefficients over {rows} instances", fontsize=12)
-    return figure
+    figure.colorbar(shown, ax=ax, shrink=0.8, panchor=(0, 0.5), label="correlation")
+    return titled(figure, title or f"Correlation of mask coefficients over {rows} instances")
 
 
 def _checked(coefficients: Float32[np.ndarray, "N K"], least: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskprism._common.text import brief
-from maskprism.drawing.figures import plain_axes, share, titled
+from maskprism.drawing.figures import one_axes, share, titled
 from maskprism.drawing.palette import FRAME, INSTANCE_COLOURS
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _SERIES = {"predict": ("mask AP (predict)", INSTANCE_COLOURS[1]), "boxes": ("box
 
 def checkpoints_figure(found: Checkpoints) -> Figure:
     """Mask and box AP of every checkpoint with 95 % intervals; over epochs, where all names carry one."""
-    figure, ax = plain_axes(7.4, 3.6)
+    figure, ax = one_axes(7.4, 3.6)
     places = np.array([row.epoch if found.with_epochs else at for at, row in enumerate(found.rows)], dtype=np.float64)
     for name, (label, colour) in _SERIES.items():
         values = [row.diagnosis.intervals.precision[name] for row in found.rows]
@@ -37,5 +37,5 @@ def checkpoints_figure(found: Checkpoints) -> Figure:
     ax.set_ylim(bottom=0)
     ax.set_ylabel("average precision")
     ax.grid(axis="y", color=share(FRAME), linewidth=0.7)
-    ax.legend(fontsize=8.5, frameon=False)
+    ax.legend()
     return titled(figure, "Checkpoints on the same images")

@@ -12,7 +12,7 @@ from maskprism.analysis.dataset.diagnosis import Step
 from maskprism.analysis.truth.error_budget import PARTS
 from maskprism.analysis.truth.matching import ERROR_TYPES
 from maskprism.analysis.truth.overlaps import SIZES
-from maskprism.drawing.figures import plain_axes, share, titled
+from maskprism.drawing.figures import one_axes, share, titled
 from maskprism.drawing.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, PART_COLOURS, RGB
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def perfect_figure(found: Diagnosis) -> Figure:
 
     The last bar is detection alone.
     """
-    figure, ax = plain_axes(_WIDTH, 5.5)
+    figure, ax = one_axes(_WIDTH, 5.5)
     now = before = found.perfect["as predicted"].ap
     ax.barh(0, now, color=share(MUTED), height=0.62)
     _note(ax, now, 0, f"{now:.3f}")
@@ -80,7 +80,7 @@ def _gain(ax: Axes, row: float, before: float, after: float, colour: RGB) -> Non
 
 def errors_figure(found: Diagnosis) -> Figure:
     """Return what fixing each kind of error would add to AP50; localisation is split by the error budget."""
-    figure, ax = plain_axes(_WIDTH, 3.1)
+    figure, ax = one_axes(_WIDTH, 3.1)
     kinds = sorted(ERROR_TYPES, key=lambda kind: -found.errors.gain[kind])
     mean = found.localisation.mean() if len(found.localisation) else None
     losses = {part: max(getattr(mean, part), 0.0) for part in PARTS} if mean else {}
@@ -105,7 +105,7 @@ def errors_figure(found: Diagnosis) -> Figure:
     ax.invert_yaxis()
     ax.set_xlabel("AP50 to be gained")
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(title="localisation, lost in", fontsize=8.5, title_fontsize=8.5, frameon=False, loc="lower right")
+        ax.legend(title="localisation, lost in", loc="lower right")
     return titled(figure, f"What each kind of error costs (AP50 is {found.errors.ap50:.3f})")
 
 
@@ -141,7 +141,7 @@ def sizes_figure(found: Diagnosis) -> Figure:
 
 def score_figure(found: Diagnosis) -> Figure:
     """Score against mask IoU of every matched instance, and the mean by tenths of the score."""
-    figure, ax = plain_axes(_WIDTH, 3.7)
+    figure, ax = one_axes(_WIDTH, 3.7)
     rows = found.budget.columns
     ranking = found.budget.ranking()
     ax.plot([0, 1], [0, 1], color=share(FRAME), linewidth=1.2, zorder=0)
@@ -156,14 +156,14 @@ def score_figure(found: Diagnosis) -> Figure:
     ax.set_xlabel("score")
     ax.set_ylabel("mask IoU")
     ax.grid(axis="y", color=share(FRAME), linewidth=0.7)
-    ax.legend(fontsize=8.5, frameon=False, loc="lower right")
+    ax.legend(loc="lower right")
     correlation = "undefined" if np.isnan(ranking.spearman) else f"{ranking.spearman:.2f}".replace("-", "−")
     return titled(figure, f"Does the score know how good the mask is? (rank correlation {correlation})")
 
 
 def _grouped(title: str, groups: Sequence[str], series: dict[str, list[float]], label: str) -> Figure:
     """Bars side by side, with their values above; what cannot be measured is left out."""
-    figure, ax = plain_axes(_WIDTH, 3.2)
+    figure, ax = one_axes(_WIDTH, 3.2)
     width = 0.36
     for number, (name, values) in enumerate(series.items()):
         at = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * (width + 0.03)
@@ -175,7 +175,7 @@ def _grouped(title: str, groups: Sequence[str], series: dict[str, list[float]], 
     ax.set_xticks(range(len(groups)), groups)
     ax.set_ylim(0, min(1.08, 1.2 * max(0.1, float(np.nan_to_num(list(series.values())).max()))))
     ax.set_ylabel(label)
-    ax.legend(fontsize=8.5, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0)
+    ax.legend(ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0)
     return titled(figure, title)
 
 

@@ -15,7 +15,7 @@ from maskprism.analysis.truth.best_coefficients import window_of
 from maskprism.analysis.truth.error_budget import PARTS, Part
 from maskprism.analysis.truth.overlaps import Region
 from maskprism.drawing import palette
-from maskprism.drawing.figures import plain_axes, share, titled
+from maskprism.drawing.figures import one_axes, share, titled
 from maskprism.drawing.mask_style import paint_errors
 from maskprism.drawing.palette import INSTANCE_COLOURS, LEGEND, PART_COLOURS
 from maskprism.drawing.sheets import Panel, Sheet
@@ -55,7 +55,7 @@ def waterfall(budget: ErrorBudget, *, title: str | None = None) -> Figure:
         Without a single instance.
     """
     mean = budget.mean()
-    figure, ax = plain_axes(7.6, 3.5)
+    figure, ax = one_axes(7.6, 3.5)
     duals = {part: float(budget.columns[f"dual_{part}"].mean()) for part in PARTS}
     ax.barh(0, 1, color=share(palette.FRAME), height=0.66)
     ax.text(0.01, 0, "1", va="center", fontsize=9, fontweight="bold", color=share(palette.INK))
@@ -106,7 +106,7 @@ def groups(budget: ErrorBudget, *, most: int = 16, title: str | None = None) -> 
     budget.mean()
     sizes, classes = budget.means("size"), budget.means("class_name")
     shown = sorted(classes[:most], key=lambda mean: mean.iou)
-    figure, ax = plain_axes(7.6, 1.5 + 0.27 * (len(sizes) + len(shown) + 1))
+    figure, ax = one_axes(7.6, 1.5 + 0.27 * (len(sizes) + len(shown) + 1))
     places = [*range(len(sizes)), *range(len(sizes) + 1, len(sizes) + 1 + len(shown))]
     ends = [_stack(ax, place, mean) for place, mean in zip(places, [*sizes, *shown], strict=True)]
     for place, mean, end in zip(places, [*sizes, *shown], ends, strict=True):
@@ -119,7 +119,7 @@ def groups(budget: ErrorBudget, *, most: int = 16, title: str | None = None) -> 
     ax.axhline(len(sizes), color=share(palette.FRAME), linewidth=1)
     ax.set_xlabel("mean loss of IoU")
     handles = [Rectangle((0, 0), 1, 1, color=share(PART_COLOURS[part])) for part in PARTS]
-    ax.legend(handles, PARTS, fontsize=8.5, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.4, 1.0))
+    ax.legend(handles, PARTS, ncols=4, loc="lower center", bbox_to_anchor=(0.4, 1.0))
     left_out = f"; {len(classes) - len(shown)} more classes" if len(classes) > len(shown) else ""
     return titled(figure, title or f"Losses by size and class (number of instances{left_out})")
 

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -37,9 +38,9 @@ from maskprism.drawing.raster import Filled, Shown, Written, lay_out
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.backend_bases import RendererBase
+    from matplotlib.legend import Legend
 
     from maskprism.core.decomposition import Order
     from maskprism.core.prediction import Instance, Prediction
@@ -77,8 +78,42 @@ def crop_view(image: ImageLike, instance: Instance) -> Figure:
     return draw(sheets.crop_view(image, instance))
 
 
+class PlainAxes(Axes):
+    """Axes in the one style of all charts: frames on the left and below only, in quiet colours, titles flush left."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.spines[["top", "right"]].set_visible(False)
+        self.spines[["left", "bottom"]].set_color(share(palette.FRAME))
+        self.tick_params(length=0, labelsize=9, colors=share(palette.INK))
+        for axis in (self.xaxis, self.yaxis):
+            axis.label.set_color(share(palette.MUTED))
+            axis.label.set_fontsize(9)
+
+    def set_title(self, label: str, *arguments: Any, **options: Any) -> Text:
+        """Set the title, flush left."""
+        style: dict[str, Any] = {"loc": "left", "fontsize": 9, "color": share(palette.MUTED)}
+        return super().set_title(label, *arguments, **style | options)
+
+    def get_title(self, loc: Literal["left", "center", "right"] = "left") -> str:
+        """Return the title."""
+        return super().get_title(loc)
+
+    def legend(self, *arguments: Any, **options: Any) -> Legend:
+        """Add a legend without a frame."""
+        return super().legend(*arguments, **{"fontsize": 8.5, "title_fontsize": 8.5, "frameon": False} | options)
+
+
 class LiteralFigure(Figure):
-    """A figure whose texts are drawn literally: a "$" in the name of a class or an image begins no formula."""
+    """A figure of plain axes whose texts are drawn literally: a "$" in the name of a class begins no formula."""
+
+    def add_subplot(self, *arguments: Any, **options: Any) -> Axes:
+        """Add axes in the style of all charts."""
+        return super().add_subplot(*arguments, **{"axes_class": PlainAxes} | options)
+
+    def add_axes(self, *arguments: Any, **options: Any) -> Axes:
+        """Add axes in the style of all charts."""
+        return super().add_axes(*arguments, **{"axes_class": PlainAxes} | options)
 
     def draw(self, renderer: RendererBase) -> None:
         """Draw, without formulas.
@@ -223,17 +258,10 @@ def share(colour: palette.RGB) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def plain_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return a figure that the caller owns, and its axes: frames on the left and below only, in quiet colours."""
-    figure = new_figure(width, height)
-    ax = figure.subplots()
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(share(palette.FRAME))
-    ax.tick_params(length=0, labelsize=9, colors=share(palette.INK))
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.label.set_color(share(palette.MUTED))
-        axis.label.set_fontsize(9)
-    return figure, ax
+def one_axes(width_in: float, height_in: float) -> tuple[Figure, Axes]:
+    """Return a figure that the caller owns, and its axes."""
+    figure = new_figure(width_in, height_in)
+    return figure, figure.subplots()
 
 
 def titled(figure: Figure, title: str) -> Figure:

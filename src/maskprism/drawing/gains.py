@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from maskprism._common.text import brief
-from maskprism.drawing.figures import plain_axes, share, titled
+from maskprism.drawing.figures import one_axes, share, titled
 from maskprism.drawing.palette import FRAME, INK, INSTANCE_COLOURS, MUTED
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def groups_figure(gains: Gains) -> Figure:
     """The gain in mean IoU of all instances, of each size, and of the classes with most instances, with intervals."""
     sizes = gains.by_size()
     groups = [gains.change, *sizes, *gains.by_class()[:_CLASSES]]
-    figure, ax = plain_axes(_WIDTH, 1.1 + 0.27 * len(groups))
+    figure, ax = one_axes(_WIDTH, 1.1 + 0.27 * len(groups))
     ax.axvline(0, color=share(MUTED), linewidth=1)
     for row, one in enumerate(groups):
         colour = _BLUE if row else INK

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from maskprism.drawing.figures import new_figure, share
+from maskprism.drawing.figures import one_axes, share, titled
 from maskprism.drawing.mask_style import dimmed, instance_colours
-from maskprism.drawing.palette import INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, RGB
+from maskprism.drawing.palette import FRAME, INK, INSTANCE_COLOURS, MUTED, NEGATIVE, POSITIVE, RGB
 from maskprism.drawing.sheets import IMAGE_SIDE, Panel, Sheet, paint_instances
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, UInt8
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from maskprism.analysis.reduction.reduced_file import BeforeAfter
@@ -36,8 +35,7 @@ def trade_off_figure(trade_off: TradeOff, keep: int | None = None, method: Metho
     keep
         A number of prototypes to mark on the curve of `method`.
     """
-    figure = new_figure(7.6, 4.4)
-    ax: Axes = figure.subplots()
+    figure, ax = one_axes(7.6, 4.4)
     keeps = trade_off.keeps
     for name in trade_off.ious:
         colour = share(_COLOURS[name])
@@ -63,13 +61,12 @@ def trade_off_figure(trade_off: TradeOff, keep: int | None = None, method: Metho
     ax.set_ylabel("mask IoU with the full model")
     ax.plot([], [], color=share(MUTED), linewidth=1, linestyle="--", label="median")
     ax.plot([], [], color=share(MUTED), linewidth=1, linestyle=":", label="5th percentile")
-    ax.legend(frameon=False, reverse=True, loc="lower right", fontsize=9)
-    ax.grid(color="0.92")
+    ax.legend(reverse=True, loc="lower right")
+    ax.grid(color=share(FRAME), linewidth=0.7)
     ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
     where = "images that the basis was not fitted to" if trade_off.held_out else "the images it was fitted to"
-    ax.set_title(f"How many prototypes do the masks need?\n{count} instances, measured on {where}", fontsize=11)
-    return figure
+    ax.set_title(f"{count} instances, measured on {where}")
+    return titled(figure, "How many prototypes do the masks need?")
 
 
 def before_after(examples: Sequence[BeforeAfter]) -> Sheet:

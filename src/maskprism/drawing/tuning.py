@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from maskprism._common.text import signed
-from maskprism.drawing.figures import plain_axes, share, titled
+from maskprism.drawing.figures import one_axes, share, titled
 from maskprism.drawing.palette import FRAME, INSTANCE_COLOURS, MUTED
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _BLUE = INSTANCE_COLOURS[4]
 
 def curve_figure(found: Tuning) -> Figure:
     """Return the gain in mean IoU against the number of images that it is fitted to, with intervals."""
-    figure, ax = plain_axes(_WIDTH, 3.4)
+    figure, ax = one_axes(_WIDTH, 3.4)
     images, gains = zip(*found.curve(), strict=True)
     means = [gain.mean for gain in gains]
     ax.axhline(0, color=share(MUTED), linewidth=1)
