@@ -87,6 +87,7 @@ def test_all_pages_lead_to_each_other(page: Page, address: str) -> None:
         page.wait_for_load_state()
         assert page.locator(".site > a").count() == 4
         assert page.get_by_role("link", name="All reports").count() == 0  # the overview is that
+        assert page.get_by_text("does not work here").count() == 0  # scripts of this version do
 
 
 def test_one_filter_holds_on_all_pages(page: Page, address: str) -> None:
@@ -147,6 +148,7 @@ def test_scripts_of_others_do_not_run(browser: Browser, address: str) -> None:
     page = browser.new_page()
     page.goto(f"{address}foreign.html")
     assert page.title() == "calm"
+    assert "does not work here" in page.get_by_role("alert").inner_text()
     page.close()
 
 

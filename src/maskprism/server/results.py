@@ -39,14 +39,18 @@ _TYPES = {
     ".json": "application/json",
     ".parquet": "application/octet-stream",
 }
-_SCRIPTS = " ".join(
-    content_hash(static_text(f"{name}.js")) for name in ("report", "theme", "viewer", "labels", "atlas")
+_SCRIPTS = [content_hash(static_text(f"{name}.js")) for name in ("report", "theme", "viewer", "labels", "atlas")]
+_SCRIPT = re.compile(r"<script(?: type=.?module.?)?(?: async)?>(.*?)</script>", re.DOTALL)
+_BLOCKED = (
+    '<p style="margin:12px;padding:10px;border-left:4px solid #d55e00" role="alert">This page has scripts that are not '
+    "of this version of maskprism; they are not run, and what they show or open does not work here. Open the file "
+    "itself, or write it again with this version.</p>"
 )
 HEADERS = {
     # Of what stands in a page only the scripts of this version run, and none may ask the server for anything.
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
-        f"script-src {_SCRIPTS} 'unsafe-eval'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"script-src {' '.join(_SCRIPTS)} 'unsafe-eval'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Cache-Control": "no-store",
 }
@@ -157,8 +161,10 @@ class ResultPages:
         about = "".join(f'<meta name="maskprism-class" content="{html.escape(readable(name))}">' for name in classes)
         about += '<meta name="maskprism-gallery" content="/">' if self.with_gallery else ""
         text = re.sub(HOME_LINK, "", text.replace("</head>", f"{about}</head>", 1), count=1)  # the overview is that
-        navigation = self.navigation(query)
-        text = re.sub(r"<body[^>]*>", lambda found: found[0] + navigation, text, count=1)
+        above = self.navigation(query)
+        if any(content_hash(script) not in _SCRIPTS for script in _SCRIPT.findall(text)):
+            above += _BLOCKED
+        text = re.sub(r"<body[^>]*>", lambda found: found[0] + above, text, count=1)
         return Response(text.encode("utf-8", errors="replace"), headers=HEADERS, media_type="text/html")
 
 
