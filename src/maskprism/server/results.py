@@ -114,7 +114,12 @@ class ResultPages:
             links += [link("/", "Gallery"), link("/map", "Map")]
         links += [link(self._address(one), "Labels") for one in results if one.manifest.command == "labels"][:1]
         reports = "".join(
-            link(self._address(one), f"{one.manifest.title} ({one.manifest.command})")
+            link(
+                self._address(one),
+                one.manifest.title
+                if one.manifest.title == one.manifest.command
+                else f"{one.manifest.title} ({one.manifest.command})",
+            )
             for one in results
             if one.page.suffix == ".html"
         )

@@ -1,6 +1,7 @@
 // The camera through the model: masks over the picture, and the prototypes and coefficients as an equaliser.
 
 import { element } from "../dom.js";
+import { paint } from "../palette.js";
 
 /** @typedef {{ name: string, score: number, box: number[], weights: Float32Array }} LiveInstance */
 /**
@@ -142,12 +143,7 @@ function prototypePicture({ h, w, values }, i) {
   let most = 1e-6;
   for (const value of own) most = Math.max(most, Math.abs(value));
   const image = new ImageData(w, h);
-  for (let cell = 0; cell < h * w; cell++) {
-    const share = own[cell] / most; // orange above zero, purple below, as in PuOr
-    const end = share > 0 ? [179, 88, 6] : [84, 39, 136];
-    for (let c = 0; c < 3; c++) image.data[4 * cell + c] = 247 + Math.abs(share) * (end[c] - 247);
-    image.data[4 * cell + 3] = 255;
-  }
+  paint(own, most, "prototype", new Uint32Array(image.data.buffer));
   return onCanvas(image);
 }
 
