@@ -38,7 +38,7 @@ _TABLES = (
         {
             **{
                 f"{what}_{side}": f"{what} in {side.upper()}"
-                for what in ("instance", "class", "score")
+                for what in ("instance", "class", "level", "score")
                 for side in "ab"
             },
             **{f"truth_iou_{side}": f"IoU of {side.upper()} with the ground truth" for side in "ab"},

@@ -159,7 +159,7 @@ def next_steps(found: Tuning) -> list[str]:
             "Use images that the model was not trained on, such as the val split: its coefficients are fitted to its "
             "training images already."
         )
-    return [*steps, "What else costs mask AP, ranked, is in the report of `maskprism diagnose`."]
+    return [*steps, "What else costs mask AP, ranked, is in the report of maskprism diagnose."]
 
 
 def _images_needed(found: Tuning, more: str) -> str:
@@ -240,6 +240,7 @@ def report_page(
     """
     before, after = found.precision
     gain = found.change.gain
+    truth = "ground truth" if found.teacher is None else "mask of the teacher"
     return page(
         "tune",
         title=title_of(found),
@@ -264,7 +265,7 @@ def report_page(
                 f"<li><p>{html.escape(text)}</p></li>" for text in [*sentences(found), *next_steps(found), *written]
             ),
             *([_recipe_section(found)] if found.decode_rule.helps else []),
-            *([Section("masks", "Masks before and after", _pairs(pairs))] if pairs else []),
+            *([Section("masks", "Masks before and after", _pairs(pairs, truth))] if pairs else []),
             Section("figures", "Figures", figure_grid(figures)),
             Section("numbers", "Tables", _numbers(found)),
             Section(
@@ -278,7 +279,7 @@ def report_page(
     )
 
 
-def _pairs(pairs: Sequence[MaskPair]) -> str:
+def _pairs(pairs: Sequence[MaskPair], truth: str) -> str:
     def picture(data: bytes, when: str, iou: float, pair: MaskPair) -> str:
         alt = html.escape(f"{pair.class_name} in {pair.image} {when} tuning")
         return (
@@ -295,8 +296,8 @@ def _pairs(pairs: Sequence[MaskPair]) -> str:
     )
     return (
         '<p class="quiet">The instances that gain most, then those that lose most, with what was fitted without their '
-        'image: <span class="swatch missing"></span> ground truth that the mask leaves out, <span class="swatch extra">'
-        "</span> mask beyond the ground truth; numbers are mask IoU on the model input.</p>"
+        f'image: <span class="swatch missing"></span> {truth} that the mask leaves out, <span class="swatch extra">'
+        f"</span> mask beyond the {truth}; numbers are mask IoU on the model input.</p>"
         f'<ul class="strip pairs">{items}</ul>'
     )
 
