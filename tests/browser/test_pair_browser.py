@@ -155,3 +155,10 @@ def test_it_fits_a_phone(offline: Context, file: Path) -> None:
     page.goto(file.as_uri())
     page.locator(".differences li").first.wait_for()
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
+
+
+def test_parts_of_both_have_names_of_their_own(page: Page) -> None:
+    names = page.locator("section[aria-label]").evaluate_all("all => all.map(one => one.ariaLabel)")
+    assert len(names) > 8
+    assert len(set(names)) == len(names)
+    assert page.locator("main").count() == 1

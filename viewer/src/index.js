@@ -163,7 +163,7 @@ function start() {
         name: pair[i] || title,
         open,
       })),
-      { note, hash: true },
+      { note, hash: true, main: true },
     );
   } else if (host) mount(host, sources, { note, kinds, main: true });
 }

@@ -37,7 +37,7 @@ export class Pair {
     );
     const shown = this.saved.get("shown") ?? "";
     this.root = h(
-      "div",
+      options.main ? "main" : "div",
       { className: "maskprism pair" },
       h(
         "div",
@@ -130,6 +130,8 @@ export class Pair {
   /** @param {number} i @param {Viewer} viewer */
   opened(i, viewer) {
     this.viewers[i] = viewer;
+    for (const part of viewer.element.querySelectorAll("section[aria-label]"))
+      part.setAttribute("aria-label", `${SIDES[i]}: ${part.getAttribute("aria-label")}`);
     viewer.state.listen((change) => this.changed(i, change));
     if (this.viewers[0] && this.viewers[1]) this.start();
   }
