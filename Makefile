@@ -82,13 +82,12 @@ $(ULTRA)/done: pyproject.toml requirements/lock.txt
 	$(ULTRA)/bin/$(PIP) --editable ".[ultralytics,openvino,tune,ray,transformers,atlas,umap,notebook,labels,serve]" --group parity
 	touch $@
 
-# tests of one group, such as those that share a Ray cluster, run in one process, all others where one is free
 test-ultralytics: $(ULTRA)/done
 	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/tables/test_s3.py tests/tables/test_search.py \
 		tests/tables/test_ray.py tests/cli/test_ray_commands.py tests/integrations/test_exports.py::test_ray_gives_the_same \
 		tests/integrations/test_interchange.py tests/analysis/test_atlas.py::test_umap_keeps_neighbours_together \
 		tests/doctor/test_seeded_faults.py::test_a_fault_of_a_real_model_is_named_first \
-		tests/doctor/test_seeded_faults.py::test_a_fault_of_real_labels_is_the_first_finding -n logical --maxprocesses 8 --dist loadgroup
+		tests/doctor/test_seeded_faults.py::test_a_fault_of_real_labels_is_the_first_finding -n logical --maxprocesses 8 --dist loadfile
 
 # With another Python: make test-python PYTHON=python3.13. What may differ is syntax, the standard library, the compiled
 # decoder, files, processes and the command line; numbers are those of NumPy, so that properties are tried a few times,

@@ -74,6 +74,6 @@ def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", with_tests())  # for the processes that wait for work, unlike a runtime_env
         patch.setenv("RAY_worker_niceness", "0")  # beside other work they would hardly run
-        ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
         yield
         ray.shutdown()

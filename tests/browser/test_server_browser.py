@@ -319,7 +319,7 @@ def test_false_positives_are_a_kind_of_their_own(
     process, address = start(tmp_path / "images", "--data", tmp_path / "data.yaml")
     try:
         page = open_page(f"{address}?show=false-positives")
-        page.locator("#progress.done").wait_for(state="attached")
+        page.locator("#progress.done").wait_for(state="attached", timeout=60_000)
         page.reload()
         page.locator(".tile").first.wait_for()
         tiles = page.locator(".tile")
@@ -417,7 +417,7 @@ def test_missed_instances_are_where_their_filter_leads(open_page: Open, folder: 
     process, address = start(tmp_path / "images", "--data", tmp_path / "data.yaml")
     try:
         page = open_page(f"{address}?show=missed")
-        page.locator("#progress.done").wait_for(state="attached")
+        page.locator("#progress.done").wait_for(state="attached", timeout=60_000)
         page.reload()
         page.locator(".tile").first.click()
         page.get_by_role("status").get_by_text("Missed: ").wait_for()
@@ -689,7 +689,7 @@ def test_more_images_than_fit_on_a_page(browser: Browser, open_page: Open, tmp_p
                 break
         assert names(page) == [f"{number:03d}.png" for number in range(150)]
         page.wait_for_function("() => !document.querySelector('.tile:not([data-state=ok])')")
-        page.locator("#progress.done").wait_for(state="attached")
+        page.locator("#progress.done").wait_for(state="attached", timeout=60_000)
         early.locator("#progress.done").wait_for(state="attached")
         early.wait_for_function("() => document.querySelectorAll('.tile').length >= 60 || !found.hidden")
         if early.locator("#found").is_visible():  # nothing moved by itself
