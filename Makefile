@@ -4,7 +4,9 @@ BIN := $(VENV)/bin
 ULTRA := .venv-ultralytics
 PACKAGE := .venv-package
 OTHER := .venv-other
+OTHER_PYTHON = $(PYTHON)
 GROUP := dev
+EXTRAS := [openvino,litert]
 LOCK := $(CURDIR)/requirements/lock.txt
 PIP := python -m pip install --quiet --no-compile
 # every environment takes its packages, and what builds them, in the versions of the lock file
@@ -14,7 +16,7 @@ export PIP_BUILD_CONSTRAINT := $(LOCK)
 unexport PYTHONDONTWRITEBYTECODE
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
-.PHONY: setup lock check check-viewer viewer static space test coverage test-docs test-browser test-python test-minimum test-ultralytics \
+.PHONY: setup lock check check-viewer viewer static space test coverage test-docs test-browser test-python setup-other test-minimum test-ultralytics \
 	package release-check site walk fuzz fuzz-decoder mutants bench docs clean
 
 setup: $(VENV)/done
@@ -22,7 +24,7 @@ setup: $(VENV)/done
 $(VENV)/done: pyproject.toml requirements/lock.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/$(PIP) --upgrade "pip>=25.1"
-	$(BIN)/$(PIP) --editable ".[openvino,litert]" --group $(GROUP)
+	$(BIN)/$(PIP) --editable ".$(EXTRAS)" --group $(GROUP)
 	touch $@
 
 # what pyproject.toml needs, for every Python and system; versions change with ARGS=--upgrade alone
@@ -37,7 +39,7 @@ BASE := $(PYTEST) -m "not browser and not docs and not real"
 TESTS := tests
 
 test: setup
-	$(BASE) $(TESTS)
+	$(BASE) $(ARGS) $(TESTS)
 
 # the code in the documentation and in the notebook: pages do not wait for each other
 test-docs: setup
@@ -81,16 +83,24 @@ $(ULTRA)/done: pyproject.toml requirements/lock.txt
 	touch $@
 
 test-ultralytics: $(ULTRA)/done
-	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/tables/test_s3.py tests/integrations/test_interchange.py tests/tables/test_search.py \
-		tests/analysis/test_atlas.py::test_umap_keeps_neighbours_together \
+	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/tables/test_s3.py tests/tables/test_search.py \
+		tests/tables/test_ray.py tests/cli/test_ray_commands.py tests/integrations/test_exports.py::test_ray_gives_the_same \
+		tests/integrations/test_interchange.py tests/analysis/test_atlas.py::test_umap_keeps_neighbours_together \
 		tests/doctor/test_seeded_faults.py::test_a_fault_of_a_real_model_is_named_first \
-		tests/doctor/test_seeded_faults.py::test_a_fault_of_real_labels_is_the_first_finding -n logical --maxprocesses 8 --dist worksteal
-	$(ULTRA)/bin/python -m pytest tests/tables/test_ray.py tests/cli/test_ray_commands.py \
-		tests/integrations/test_exports.py::test_ray_gives_the_same  # one process, with one cluster
+		tests/doctor/test_seeded_faults.py::test_a_fault_of_real_labels_is_the_first_finding -n logical --maxprocesses 8 --dist loadfile
 
-# the base tests with another Python: make test-python PYTHON=python3.13; some of them with TESTS="tests/core tests/io"
-test-python:
-	$(MAKE) --no-print-directory test VENV=$(OTHER) GROUP=test
+# With another Python: make test-python PYTHON=python3.13. What may differ is syntax, the standard library, the compiled
+# decoder, files, processes and the command line; numbers are those of NumPy, so that properties are tried a few times,
+# and runtimes of models are left to the other environments. All base tests with it: TESTS=tests ARGS=
+test-python: TESTS = tests/_common tests/core tests/io tests/tables tests/project/test_public_api.py \
+	$(foreach name,cli command_line habits out predict process,tests/cli/test_$(name).py)
+test-python: ARGS = --hypothesis-profile=few
+test-python: setup-other
+	$(OTHER)/bin/python -m compileall -q src
+	$(MAKE) --no-print-directory test VENV=$(OTHER) GROUP=test EXTRAS= TESTS="$(TESTS)" ARGS="$(ARGS)"
+
+setup-other:
+	$(MAKE) --no-print-directory setup VENV=$(OTHER) GROUP=test EXTRAS= PYTHON=$(OTHER_PYTHON)
 
 # the lowest versions that pyproject.toml allows
 test-minimum:

@@ -23,6 +23,7 @@ settings.register_profile(
 settings.register_profile(  # for make mutants: that an example fails is enough, it need not be small
     "mutants", settings.get_profile("maskprism"), phases=(Phase.explicit, Phase.generate)
 )
+settings.register_profile("few", settings.get_profile("maskprism"), max_examples=5)  # for make test-python
 settings.load_profile("maskprism")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: commands would inherit it
@@ -70,7 +71,9 @@ def cluster() -> Iterator[None]:
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     from helpers.cluster import with_tests
 
-    tests = {"env_vars": {"PYTHONPATH": with_tests()}}
-    ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False, runtime_env=tests)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", with_tests())  # for the processes that wait for work, unlike a runtime_env
+        patch.setenv("RAY_worker_niceness", "0")  # beside other work they would hardly run
+        ray.init("local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        yield
+        ray.shutdown()

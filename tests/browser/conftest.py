@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Playwright
 
 KEPT_CONTEXTS = 3
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+# the one without windows of its own shows the same pages in two thirds of the CPU time
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

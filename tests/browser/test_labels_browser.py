@@ -84,6 +84,7 @@ def test_decisions_are_made_by_keys_and_buttons_and_are_there_again(offline: Con
     pressed = page.locator('.choices button[aria-pressed="true"]')
     assert [one.get_attribute("value") for one in pressed.all()] == ["accept", "keep", "delete"]
     page.reload()
+    pressed.nth(2).wait_for()
     assert [one.get_attribute("value") for one in pressed.all()] == ["accept", "keep", "delete"]
     page.locator('.label-card[data-number="1"] button[value="keep"]').click()  # again: taken back
     assert [one.get_attribute("value") for one in pressed.all()] == ["accept", "delete"]

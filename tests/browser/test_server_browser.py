@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.datasets.scenes import draw_scene, write_dataset
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 SCENES = 10
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -53,18 +54,28 @@ def address(folder: Path) -> Iterator[str]:
     stop(process)
 
 
+@pytest.fixture(scope="module")
+def contexts(browser: Browser) -> Iterator[dict[str, BrowserContext]]:
+    """Contexts by their options; the first page of each stays open, which keeps the process of its pages warm."""
+    contexts: dict[str, BrowserContext] = {}
+    yield contexts
+    for context in contexts.values():
+        context.close()
+
+
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
+def open_page(browser: Browser, contexts: dict[str, BrowserContext]) -> Iterator[Open]:
     """Pages that may only talk to their own server; the test fails if one complained of anything."""
     complaints: list[str] = []
-    contexts = []
 
     def open_page(address: str, script: str = "", **options: Any) -> Page:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-        contexts.append(context)
-        context.set_default_timeout(15_000)
-        context.add_init_script(script)
-        page = context.new_page()
+        options = {"viewport": {"width": 1280, "height": 800}, **options}
+        if repr(options) not in contexts:
+            contexts[repr(options)] = browser.new_context(**options)
+            contexts[repr(options)].set_default_timeout(30_000)
+            contexts[repr(options)].new_page().goto(f"{origin(address)}api/progress")
+        page = contexts[repr(options)].new_page()
+        page.add_init_script(script)
         page.on("request", lambda r: r.url.startswith((origin(address), "blob:", "data:")) or complaints.append(r.url))
         page.on("pageerror", lambda e: complaints.append(str(e)))
         page.on("dialog", lambda d: complaints.append(d.message))
@@ -76,8 +87,10 @@ def open_page(browser: Browser) -> Iterator[Open]:
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for context in contexts.values():
+        for page in context.pages[1:]:
+            page.evaluate("localStorage.clear()")
+            page.close()
     assert [one for one in complaints if not re.search("408|413|422|503", one)] == []
 
 
@@ -306,7 +319,7 @@ def test_false_positives_are_a_kind_of_their_own(
     process, address = start(tmp_path / "images", "--data", tmp_path / "data.yaml")
     try:
         page = open_page(f"{address}?show=false-positives")
-        page.locator("#progress.done").wait_for(state="attached")
+        page.locator("#progress.done").wait_for(state="attached", timeout=60_000)
         page.reload()
         page.locator(".tile").first.wait_for()
         tiles = page.locator(".tile")
@@ -404,7 +417,7 @@ def test_missed_instances_are_where_their_filter_leads(open_page: Open, folder: 
     process, address = start(tmp_path / "images", "--data", tmp_path / "data.yaml")
     try:
         page = open_page(f"{address}?show=missed")
-        page.locator("#progress.done").wait_for(state="attached")
+        page.locator("#progress.done").wait_for(state="attached", timeout=60_000)
         page.reload()
         page.locator(".tile").first.click()
         page.get_by_role("status").get_by_text("Missed: ").wait_for()
@@ -592,13 +605,14 @@ def drop(page: Page, data: bytes | dict[str, bytes] | None, name: str = "") -> N
         """files => {
           const dataTransfer = new DataTransfer();
           for (const [name, data] of files) {
-            dataTransfer.items.add(data ? new File([Uint8Array.from(data)], name) : window.huge);
+            const bytes = data && Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+            dataTransfer.items.add(bytes ? new File([bytes], name) : window.huge);
           }
           for (const type of ["dragenter", "dragover", "drop"]) {
             document.body.dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
           }
         }""",
-        [[name, None if one is None else list(one)] for name, one in files.items()],
+        [[name, None if one is None else base64.b64encode(one).decode()] for name, one in files.items()],
     )
 
 
@@ -675,7 +689,7 @@ def test_more_images_than_fit_on_a_page(browser: Browser, open_page: Open, tmp_p
                 break
         assert names(page) == [f"{number:03d}.png" for number in range(150)]
         page.wait_for_function("() => !document.querySelector('.tile:not([data-state=ok])')")
-        page.locator("#progress.done").wait_for(state="attached")
+        page.locator("#progress.done").wait_for(state="attached", timeout=60_000)
         early.locator("#progress.done").wait_for(state="attached")
         early.wait_for_function("() => document.querySelectorAll('.tile').length >= 60 || !found.hidden")
         if early.locator("#found").is_visible():  # nothing moved by itself

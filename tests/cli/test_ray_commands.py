@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,12 @@ def kill_a_worker(killed: list[int]) -> Callable[[int, int | None, Failure | Non
     """Once the first image is done."""
 
     def kill(done: int, total: int | None, failure: Failure | None) -> None:
-        for process in psutil.process_iter(["cmdline"]) if not killed else ():
-            if "ray::_Worker" in " ".join(process.info["cmdline"] or []):
-                killed.append(process.pid)
-                process.kill()
-                break
+        for process in psutil.Process().children(recursive=True) if not killed else ():
+            with suppress(psutil.Error):  # it has ended since
+                if "ray::_Worker" in " ".join(process.cmdline()):
+                    process.kill()
+                    killed.append(process.pid)
+                    break
 
     return kill
 

@@ -8,7 +8,7 @@ import pytest
 import maskprism
 from maskprism.analysis.comparison.paired_run import compare
 from maskprism.analysis.comparison.report import Tolerance
-from parity.networks import random_network, save, scenes
+from parity.networks import scenes
 
 
 def test_checkpoint_and_export_of_coco_weights(real_data, images):
@@ -27,23 +27,22 @@ def test_checkpoint_and_export_of_coco_weights(real_data, images):
 
 
 @pytest.mark.parametrize("dynamic", [True, False])
-def test_export_of_a_random_network(tmp_path, dynamic):
-    yolo = random_network("yolo11n-seg.yaml", classes=3)
-    checkpoint = save(yolo, tmp_path / "net.pt")
+def test_export_of_a_random_network(checkpoint, export, dynamic):
     from ultralytics import YOLO
 
-    exported = YOLO(checkpoint).export(format="onnx", imgsz=160, dynamic=dynamic, simplify=False, verbose=False)
+    path = checkpoint("yolo11n-seg", 3)
+    exported = export(path, format="onnx", imgsz=160, dynamic=dynamic, simplify=False)
     pictures = scenes()
-    found = compare(maskprism.load(checkpoint, imgsz=160), maskprism.load(exported, imgsz=160), pictures)
+    found = compare(maskprism.load(path, imgsz=160), maskprism.load(exported, imgsz=160), pictures)
     assert found.forced == (None if dynamic else "A")
     assert len(found.matched) > 20
     assert found.unmatched_share < 0.01  # a score beside the threshold
     assert found.mean_iou > 0.999
     assert (found.letterbox_share is None) == dynamic
     # A change of a single prototype is found out.
-    damaged = YOLO(checkpoint)
+    damaged = YOLO(path)
     last = damaged.model.model[-1].proto.cv3
     last.conv.weight.data[7] *= 1.3
-    found = compare(maskprism.load(checkpoint, imgsz=160), maskprism.load(damaged, imgsz=160), pictures)
+    found = compare(maskprism.load(path, imgsz=160), maskprism.load(damaged, imgsz=160), pictures)
     assert found.responsible == "prototypes"
     assert found.drift.worst()[0] == 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,36 +11,9 @@ import pytest
 import maskprism
 from maskprism.errors import InputError, ModelError, ModelWarning
 from parity.comparison import CONF, SIDE, WIDE, Tally, ask, compare, pair
-from parity.more_networks import random_yoloe
-from parity.networks import random_network, save, scenes
+from parity.networks import scenes
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Checkpoints, made once."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    made = {}
-
-    def make(name: str):
-        if name not in made:
-            if name == "FastSAM":
-                made[name] = save(random_network("yolov8s-seg.yaml", classes=1), folder / "FastSAM-s.pt")
-            elif name.startswith("yoloe"):
-                made[name] = save(random_yoloe(f"{name}.yaml"), folder / f"{name}.pt")
-            else:
-                made[name] = save(random_network(f"{name}.yaml"), folder / f"{name}.pt")
-        return made[name]
-
-    return make
-
-
-def export(path, folder, kind="YOLO", imgsz=SIDE, **options):
-    import ultralytics
-
-    copy = shutil.copy(path, folder / path.name)  # exports are written beside the checkpoint
-    return getattr(ultralytics, kind)(copy).export(imgsz=imgsz, verbose=False, **options)
 
 
 def each():
@@ -48,14 +22,14 @@ def each():
 
 # --- YOLOE ----------------------------------------------------------------------------------------
 
-PROMPTED = ("yoloe-11s-seg", "yoloe-v8s-seg", "yoloe-26s-seg")
+PROMPTED = ("yoloe-11n-seg", "yoloe-v8n-seg", "yoloe-26n-seg")
 
 
 @pytest.mark.parametrize("name", PROMPTED)
-def test_yoloe_with_its_own_classes(name, files):
+def test_yoloe_with_its_own_classes(name, checkpoint):
     from ultralytics import YOLOE
 
-    path = files(name)
+    path = checkpoint(name)
     model = maskprism.load(path, imgsz=SIDE, conf=CONF)
     assert (model.spec.layout, model.spec.prototypes, len(model.spec.names)) == ("yolov8", 32, 5)
     assert (model.spec.names[4], model.keep.agnostic) == ("kind4", True)
@@ -68,10 +42,10 @@ def test_yoloe_with_its_own_classes(name, files):
 
 @pytest.mark.parametrize("name", PROMPTED)
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_yoloe_as_onnx(name, dynamic, files, tmp_path):
+def test_yoloe_as_onnx(name, dynamic, checkpoint, export):
     from ultralytics import YOLO
 
-    path = export(files(name), tmp_path, "YOLOE", format="onnx", dynamic=dynamic)
+    path = export(checkpoint(name), "YOLOE", imgsz=SIDE, format="onnx", dynamic=dynamic, simplify=not dynamic)
     model = maskprism.load(path, imgsz=SIDE, conf=CONF)
     assert (model.spec.rectangular, len(model.spec.names)) == (dynamic, 5)
     compare(YOLO(path, task="segment"), model, each(), SIDE)
@@ -80,10 +54,16 @@ def test_yoloe_as_onnx(name, dynamic, files, tmp_path):
 # --- FastSAM --------------------------------------------------------------------------------------
 
 
-def test_fastsam(files):
+@pytest.fixture(scope="module")
+def fastsam(checkpoint, tmp_path_factory):
+    """A checkpoint of one class under the name by which Ultralytics knows the model."""
+    return Path(shutil.copy(checkpoint("yolov8n-seg", 1), tmp_path_factory.mktemp("fastsam") / "FastSAM-s.pt"))
+
+
+def test_fastsam(fastsam):
     from ultralytics import FastSAM
 
-    path = files("FastSAM")
+    path = fastsam
     model = maskprism.load(path, imgsz=SIDE, conf=CONF)
     assert (len(model.spec.names), model.spec.prototypes) == (1, 32)
     tally = Tally()
@@ -105,10 +85,10 @@ def snapped(answer, prediction):
     return answer._replace(image_boxes=own)
 
 
-def test_fastsam_as_onnx_at_its_own_size(files, tmp_path):
+def test_fastsam_as_onnx_at_its_own_size(fastsam, export):
     from ultralytics import FastSAM
 
-    path = export(files("FastSAM"), tmp_path, "FastSAM", imgsz=1024, format="onnx")
+    path = export(fastsam, "FastSAM", imgsz=1024, format="onnx")
     model = maskprism.load(path, conf=0.4, iou=0.9, max_det=20)
     assert (model.spec.input_hw, model.spec.grid_hw) == ((1024, 1024), (256, 256))
     yolo = FastSAM(path)
@@ -135,12 +115,12 @@ OPENVINO = {
 
 
 @pytest.mark.parametrize("name", OPENVINO)
-def test_openvino(name, files, tmp_path, monkeypatch):
+def test_openvino(name, checkpoint, export, monkeypatch):
     pytest.importorskip("openvino")
     from ultralytics import YOLO
 
     network, options, layout, rectangular = OPENVINO[name]
-    path = export(files(network), tmp_path, format="openvino", **options)
+    path = export(checkpoint(network), format="openvino", **{"imgsz": SIDE, **options})
     imgsz = options.get("imgsz", SIDE)
     model = maskprism.load(path, imgsz=imgsz, conf=CONF)
     assert (model.spec.layout, model.spec.rectangular, len(model.spec.names)) == (layout, rectangular, 80)
@@ -176,11 +156,11 @@ TORCHSCRIPT = {
 
 
 @pytest.mark.parametrize("name", TORCHSCRIPT)
-def test_torchscript(name, files, tmp_path):
+def test_torchscript(name, checkpoint, export):
     from ultralytics import YOLO
 
     network, options, layout, rectangular = TORCHSCRIPT[name]
-    path = export(files(network), tmp_path, format="torchscript", **options)
+    path = export(checkpoint(network), format="torchscript", **{"imgsz": SIDE, **options})
     imgsz = options.get("imgsz", SIDE)
     model = maskprism.load(path, imgsz=imgsz, conf=CONF)
     assert (model.spec.layout, model.spec.rectangular, len(model.spec.names)) == (layout, rectangular, 80)
@@ -189,11 +169,11 @@ def test_torchscript(name, files, tmp_path):
     compare(YOLO(path, task="segment"), model, batches, imgsz)
 
 
-def test_torchscript_in_half_precision(files, tmp_path):
+def test_torchscript_in_half_precision(checkpoint, export, tmp_path):
     """Weights in half precision give what float32 gives, up to their steps."""
     import torch
 
-    path = export(files("yolo11n-seg"), tmp_path, format="torchscript")
+    path = export(checkpoint("yolo11n-seg"), format="torchscript", imgsz=SIDE)
     beside = {"config.txt": ""}
     network = torch.jit.load(path, _extra_files=beside)
     half = tmp_path / "half.torchscript"
@@ -204,14 +184,14 @@ def test_torchscript_in_half_precision(files, tmp_path):
     assert 0 < np.abs(a.prototypes - b.prototypes).mean() < 0.05 * np.abs(a.prototypes).mean()
 
 
-def test_damaged_torchscript_files_are_refused(files, tmp_path):
+def test_damaged_torchscript_files_are_refused(checkpoint, export, tmp_path):
     import torch
 
     whole = tmp_path / "cut.torchscript"
     whole.write_bytes(b"PK" + bytes(100))
     with pytest.raises(ModelError, match=r"cut.torchscript: PyTorch cannot read this file; is it a complete"):
         maskprism.load(whole)
-    path = export(files("yolo11n-seg"), tmp_path, format="torchscript")
+    path = export(checkpoint("yolo11n-seg"), format="torchscript", imgsz=SIDE)
     network = torch.jit.load(path)
     torch.jit.save(network, tmp_path / "bad.torchscript", _extra_files={"config.txt": "{names"})
     with pytest.raises(ModelError, match=r"metadata: cannot be read as JSON"):
@@ -225,37 +205,37 @@ def test_damaged_torchscript_files_are_refused(files, tmp_path):
 # --- without a size -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
-def test_an_export_of_any_size_gets_that_of_ultralytics(kind, files, tmp_path):
+@pytest.mark.parametrize("options", [{"format": "onnx", "simplify": False}, {"format": "torchscript"}])
+def test_an_export_of_any_size_gets_that_of_ultralytics(options, checkpoint, export):
     """Whatever size it was exported with."""
     from ultralytics import YOLO
 
-    path = export(files("yolov8n-seg"), tmp_path, format=kind, imgsz=128, dynamic=True)
+    path = export(checkpoint("yolov8n-seg"), imgsz=128, dynamic=True, **options)
     with pytest.warns(ModelWarning, match="was exported with 128 x 128; 640 x 640 is used"):
         model = maskprism.load(path, conf=CONF)
     image = scenes()[0]
     network = YOLO(path, task="segment")
     network.predict(image, verbose=False)
     assert tuple(network.predictor.imgsz) == model.spec.input_hw == (640, 640)
-    assert maskprism.load(files("yolov8n-seg")).spec.input_hw == (640, 640)
+    assert maskprism.load(checkpoint("yolov8n-seg")).spec.input_hw == (640, 640)
 
 
 # --- checkpoints that were saved by hand ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("spoil", ["names", "DataParallel", "DataParallel in DataParallel"])
-def test_checkpoints_that_were_saved_by_hand(spoil, files, tmp_path):
+def test_checkpoints_that_were_saved_by_hand(spoil, checkpoint, tmp_path):
     """With the model as training on several GPUs left it, or with names as a list."""
     import torch
 
-    checkpoint = torch.load(files("yolov8n-seg"), map_location="cpu", weights_only=False)
+    path = checkpoint("yolov8n-seg")
+    held = torch.load(path, map_location="cpu", weights_only=False)
     if spoil == "names":
-        checkpoint["model"].names = list(checkpoint["model"].names.values())
+        held["model"].names = list(held["model"].names.values())
     for _ in range(spoil.count("DataParallel")):
-        checkpoint["model"] = torch.nn.DataParallel(checkpoint["model"])
-    torch.save(checkpoint, tmp_path / "by_hand.pt")
-    paths = tmp_path / "by_hand.pt", files("yolov8n-seg")
-    model, plain = (maskprism.load(path, imgsz=SIDE, conf=CONF) for path in paths)
+        held["model"] = torch.nn.DataParallel(held["model"])
+    torch.save(held, tmp_path / "by_hand.pt")
+    model, plain = (maskprism.load(file, imgsz=SIDE, conf=CONF) for file in (tmp_path / "by_hand.pt", path))
     assert model.spec.names == plain.spec.names
     for image in scenes():
         np.testing.assert_array_equal(model.predict(image).coefficients, plain.predict(image).coefficients)

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 
 import maskprism
-from parity.networks import random_network, save, scenes
+from parity.networks import scenes
 
 SIDE = 160
 
 
-@pytest.fixture(scope="module", params=["yolov8n-seg", "yolo26n-seg"])
-def checkpoint(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("live")
-    return save(random_network(f"{request.param}.yaml"), folder / f"{request.param}.pt")
+@pytest.fixture(params=["yolov8n-seg", "yolo26n-seg"])
+def path(request, checkpoint):
+    return checkpoint(request.param)
 
 
 def state(yolo):
@@ -36,15 +35,15 @@ def assert_same(a, b) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_same_as_its_file_and_left_alone(checkpoint, training):
+def test_same_as_its_file_and_left_alone(path, training):
     import torch
     from ultralytics import YOLO
 
-    yolo = YOLO(checkpoint)
+    yolo = YOLO(path)
     yolo.model.train(training)
     before, kinds, grads = state(yolo), layers(yolo), [p.requires_grad for p in yolo.model.parameters()]
     head = yolo.model.end2end
-    from_object, from_file = maskprism.load(yolo, imgsz=SIDE), maskprism.load(checkpoint, imgsz=SIDE)
+    from_object, from_file = maskprism.load(yolo, imgsz=SIDE), maskprism.load(path, imgsz=SIDE)
     for scene in scenes():
         assert_same(from_object.predict(scene), from_file.predict(scene))
     assert yolo.model.training is training
@@ -58,18 +57,18 @@ def test_same_as_its_file_and_left_alone(checkpoint, training):
 
 
 @pytest.mark.parametrize("use", ["predict", "fuse", "fuse and predict"])
-def test_after_it_was_used(checkpoint, use):
+def test_after_it_was_used(path, use):
     import torch
     from ultralytics import YOLO
 
-    yolo, scene = YOLO(checkpoint), scenes()[0]
+    yolo, scene = YOLO(path), scenes()[0]
     if "fuse" in use:
         yolo.fuse()
         assert "BatchNorm2d" not in layers(yolo)
     if "predict" in use:
         yolo.predict(scene, imgsz=SIDE, verbose=False)
     before, kinds = state(yolo), layers(yolo)
-    from_object, from_file = maskprism.load(yolo, imgsz=SIDE), maskprism.load(checkpoint, imgsz=SIDE)
+    from_object, from_file = maskprism.load(yolo, imgsz=SIDE), maskprism.load(path, imgsz=SIDE)
     assert_same(from_object.predict(scene), from_file.predict(scene))
     assert layers(yolo) == kinds
     assert all(torch.equal(tensor, before[name]) for name, tensor in yolo.model.state_dict().items())
@@ -77,10 +76,10 @@ def test_after_it_was_used(checkpoint, use):
 
 
 @pytest.mark.parametrize(("end2end", "kept", "lost"), [(False, "yolov8", "end2end"), (True, "end2end", "yolov8")])
-def test_a_head_that_fusing_dropped_is_asked_for_in_vain(tmp_path, end2end, kept, lost):
+def test_a_head_that_fusing_dropped_is_asked_for_in_vain(checkpoint, end2end, kept, lost):
     from ultralytics import YOLO
 
-    yolo = YOLO(save(random_network("yolo26n-seg.yaml"), tmp_path / "net.pt"))
+    yolo = YOLO(checkpoint("yolo26n-seg"))
     yolo.model.end2end = end2end
     yolo.fuse()
     assert maskprism.load(yolo, imgsz=SIDE).spec.layout == kept
@@ -88,29 +87,28 @@ def test_a_head_that_fusing_dropped_is_asked_for_in_vain(tmp_path, end2end, kept
         maskprism.load(yolo, layout=lost)
 
 
-def test_fingerprint_of_an_object_is_that_of_its_weights(checkpoint):
+def test_fingerprint_of_an_object_is_that_of_its_weights(path):
     from ultralytics import YOLO
 
-    first, second = (maskprism.load(YOLO(checkpoint), imgsz=SIDE).spec.sha256 for _ in range(2))
+    first, second = (maskprism.load(YOLO(path), imgsz=SIDE).spec.sha256 for _ in range(2))
     assert first == second
-    changed = YOLO(checkpoint)
+    changed = YOLO(path)
     next(changed.model.parameters()).data += 1
     assert maskprism.load(changed, imgsz=SIDE).spec.sha256 != first
 
 
-def test_an_object_around_an_exported_file_is_refused(tmp_path):
+def test_an_object_around_an_exported_file_is_refused(checkpoint, export):
     from ultralytics import YOLO
 
-    path = save(random_network("yolov8n-seg.yaml"), tmp_path / "net.pt")
-    yolo = YOLO(YOLO(path).export(format="onnx", imgsz=SIDE, verbose=False), task="segment")
+    yolo = YOLO(export(checkpoint("yolov8n-seg"), format="onnx", imgsz=SIDE), task="segment")
     with pytest.raises(maskprism.MaskprismError, match="pass the exported file itself"):
         maskprism.load(yolo)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5])
-def test_a_batch_is_filled_up_for_an_accelerator_and_nothing_of_that_is_seen(checkpoint, count, monkeypatch):
+def test_a_batch_is_filled_up_for_an_accelerator_and_nothing_of_that_is_seen(path, count, monkeypatch):
     """On the CPU, by the way that batches go on a GPU."""
-    model, pictures = maskprism.load(checkpoint, imgsz=SIDE, conf=0.1), scenes()[:count]
+    model, pictures = maskprism.load(path, imgsz=SIDE, conf=0.1), scenes()[:count]
     expected, sizes = model.predict(pictures), []
     model = replace(model, batch=16)
     compute = model.runtime._compute

@@ -8,6 +8,7 @@ import maskprism
 from parity.comparison import Tally, ask_both
 
 
+@pytest.mark.timeout(900)  # a minute on a quiet machine
 @pytest.mark.parametrize("file", ["yolov8n-seg.pt", "yolov8n-seg.onnx"])
 def test_every_image_of_coco128(real_data, images, file):
     from ultralytics import YOLO

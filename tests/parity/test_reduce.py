@@ -10,18 +10,14 @@ import pytest
 import maskprism
 from maskprism.analysis.reduction.trade_off import METHODS, fit_halves, reductions
 from maskprism.models.rewrite import write_reduced
-from parity.networks import random_network, save, scenes
+from parity.networks import scenes
 
 SIDE = 160
 
 
-@pytest.fixture(scope="module", params=["yolov8n-seg", "yolo26n-seg"])
-def exported(request, tmp_path_factory) -> Path:
-    from ultralytics import YOLO
-
-    folder = tmp_path_factory.mktemp("exported")
-    checkpoint = save(random_network(f"{request.param}.yaml"), folder / f"{request.param}.pt")
-    return Path(YOLO(checkpoint).export(format="onnx", imgsz=SIDE, simplify=False, verbose=False))
+@pytest.fixture(params=["yolov8n-seg", "yolo26n-seg"])
+def exported(request, checkpoint, export) -> Path:
+    return export(checkpoint(request.param), format="onnx", imgsz=SIDE, simplify=False)
 
 
 @pytest.mark.parametrize("method", METHODS)

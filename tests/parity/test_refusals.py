@@ -12,7 +12,6 @@ import pytest
 import maskprism
 from helpers.in_process import command
 from maskprism.errors import ModelError
-from parity.networks import random_network, save
 
 
 @pytest.fixture(autouse=True)
@@ -105,20 +104,20 @@ def test_a_file_that_is_no_checkpoint(tmp_path, kind, name, capfd, monkeypatch):
 
 
 @pytest.mark.parametrize("key", [None, "model", "state_dict"])
-def test_weights_without_their_network(tmp_path, key):
+def test_weights_without_their_network(checkpoint, tmp_path, key):
     import torch
 
-    weights = random_network("yolov8n-seg.yaml").model.state_dict()
+    weights = torch.load(checkpoint("yolov8n-seg"), weights_only=False)["model"].state_dict()
     torch.save(weights if key is None else {key: weights, "epoch": 3}, tmp_path / "weights.pt")
     with pytest.raises(ModelError, match=r"weights\.pt: holds weights alone \(a state_dict\)"):
         maskprism.load(tmp_path / "weights.pt")
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["alone", "in DataParallel"])
-def test_a_network_saved_without_its_dict(tmp_path, wrapped):
+def test_a_network_saved_without_its_dict(checkpoint, tmp_path, wrapped):
     import torch
 
-    network = random_network("yolov8n-seg.yaml").model
+    network = torch.load(checkpoint("yolov8n-seg"), weights_only=False)["model"]
     torch.save(torch.nn.DataParallel(network) if wrapped else network, tmp_path / "bare.pt")
     with pytest.raises(ModelError, match=r"bare\.pt: .*a dict (with the network )?as 'model'"):
         maskprism.load(tmp_path / "bare.pt")
@@ -139,9 +138,8 @@ def test_a_checkpoint_of_another_task(tmp_path, yaml, task):
                 maskprism.load(model, layout=layout)
 
 
-def test_reading_a_good_checkpoint_reaches_out_for_nothing(tmp_path):
-    path = save(random_network("yolov8n-seg.yaml"), tmp_path / "yolov8n-seg.pt")
-    assert maskprism.load(path, imgsz=160).spec.prototypes == 32
+def test_reading_a_good_checkpoint_reaches_out_for_nothing(checkpoint):
+    assert maskprism.load(checkpoint("yolov8n-seg"), imgsz=160).spec.prototypes == 32
 
 
 def test_an_object_that_is_no_model():

@@ -10,7 +10,7 @@ import pytest
 from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.integrations.training import PrototypeCallback, read_records
 
-EPOCHS = 3
+EPOCHS = 2
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ import maskprism
 from maskprism.cli.tune import tune
 from maskprism.models.correction import Correction
 from maskprism.models.rewrite import write_corrected
-from parity.networks import random_network, save, scenes
+from parity.networks import scenes
 
 
 def some(levels: int) -> Correction:
@@ -26,10 +28,10 @@ def some(levels: int) -> Correction:
         ("yolo26n-seg", "end2end", "one2one_cv4", 1),
     ],
 )
-def test_a_corrected_checkpoint_predicts_what_the_correction_says(name, layout, branch, levels, tmp_path):
+def test_a_corrected_checkpoint_predicts_what_the_correction_says(name, layout, branch, levels, checkpoint, tmp_path):
     import torch
 
-    source = save(random_network(f"{name}.yaml"), tmp_path / "old.pt")
+    source = shutil.copy(checkpoint(name), tmp_path / "old.pt")
     target = tmp_path / "new.pt"
     model = maskprism.load(source, layout=layout, imgsz=160, conf=0.25)
     correction = some(levels)
@@ -54,14 +56,14 @@ def test_a_corrected_checkpoint_predicts_what_the_correction_says(name, layout, 
     assert changed == {f"model.{last}.{branch}.{level}.2.{kind}" for level in range(3) for kind in ("weight", "bias")}
 
 
-def test_a_head_without_such_branches_is_refused(tmp_path):
+def test_a_head_without_such_branches_is_refused(checkpoint, tmp_path):
     import torch
 
-    source = save(random_network("yolov8n-seg.yaml"), tmp_path / "old.pt")
+    source = shutil.copy(checkpoint("yolov8n-seg"), tmp_path / "old.pt")
     model = maskprism.load(source, imgsz=160)
-    checkpoint = torch.load(source, weights_only=False)
-    checkpoint["model"].model[-1].cv4 = torch.nn.ModuleList()
-    torch.save(checkpoint, source)
+    held = torch.load(source, weights_only=False)
+    held["model"].model[-1].cv4 = torch.nn.ModuleList()
+    torch.save(held, source)
     with pytest.raises(maskprism.MaskprismError, match="branches of its head that make coefficients are not found"):
         write_corrected(model, source, tmp_path / "new.pt", some(3))
     assert not (tmp_path / "new.pt").exists()

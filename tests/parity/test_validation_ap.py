@@ -31,6 +31,7 @@ def data(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.timeout(900)  # a minute on a quiet machine
 def test_average_precision_of_validation(real_data: Path, data: Path, tmp_path: Path) -> None:
     """An export, so that both see the same canvas up to rounding of the letterbox; `val` pads a .pt in its own way.
 

@@ -41,8 +41,7 @@ def white(path: Path) -> None:
     cv2.imwrite(str(path), np.full((48, 56, 3), 255, np.uint8))
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv", ""])
-@pytest.mark.parametrize("make", [fake_model, v5_model])
+@pytest.mark.parametrize(("make", "suffix"), [(fake_model, ".parquet"), (fake_model, ".csv"), (v5_model, "")])
 def test_the_table_is_that_of_threads(tmp_path: Path, make: Callable[[], Model], suffix: str) -> None:
     write_images(tmp_path / "photos", 21)
     (tmp_path / "photos" / "010.png").write_bytes(b"no image")
