@@ -90,11 +90,12 @@ def compile_extension(folder: Path) -> Path:
         py_limited_api=True,
     )
     command = build_ext(Distribution({"ext_modules": [extension]}))
-    with tempfile.TemporaryDirectory() as objects:
-        command.build_lib, command.build_temp, command.force = str(folder), objects, True
+    with tempfile.TemporaryDirectory(dir=folder) as built:
+        command.build_lib, command.build_temp, command.force = built, built, True
         command.ensure_finalized()
         command.run()
-    return folder / command.get_ext_filename("_compiled")
+        name = command.get_ext_filename("_compiled")
+        return Path(built, name).replace(folder / name)  # whole from the first moment: another Python may import it
 
 
 def _platform() -> str:
