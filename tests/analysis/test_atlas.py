@@ -561,7 +561,9 @@ def test_a_seed_that_is_none_is_refused_before_any_work(seed: int, tmp_path: Pat
 
 @pytest.mark.parametrize("n", [1, 2, 3, 12])
 @pytest.mark.parametrize("k", [1, 2, 40])
-def test_tiny_atlases_are_written(tmp_path: Path, n: int, k: int) -> None:
+def test_tiny_atlases_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int, k: int) -> None:
+    if (n, k) not in {(1, 1), (2, 40), (12, 2)}:  # figures have their smallest shapes there
+        without_drawing(monkeypatch)
     matrix = np.random.default_rng(0).normal(size=(n, k)).astype(np.float32)
     points = Points.of(InstanceRows([pa.table({f"mask_{j}": matrix[:, j] for j in range(k)})], "tiny"))
     written = write_atlas(make_atlas(points), tmp_path, "tiny")

@@ -81,7 +81,7 @@ def test_the_command_prints_the_cause_first(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("scenes"), 40, seed=3, validation_share=1)
+    return write_dataset(tmp_path_factory.mktemp("scenes"), 24, seed=3, validation_share=1)
 
 
 @pytest.mark.parametrize("fault", LABEL_FAULTS)
