@@ -258,7 +258,7 @@ def test_prototypes_that_are_no_numbers_are_told(data: Path, monkeypatch: pytest
     runtime, whole = network.runtime, Model.predict_under
 
     def compute(batch: np.ndarray) -> list[np.ndarray]:
-        outputs = runtime(batch)
+        outputs = [output.copy() for output in runtime(batch)]
         outputs[network.layout.prototypes_output][0, 3, 5, 7] = np.nan
         return outputs
 
@@ -756,6 +756,7 @@ def test_labels_without_masks_are_told(own_data: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_masks_that_are_all_crowds_are_told_before_the_network_runs(tmp_path: Path) -> None:
     """As CVAT exports brush masks: `iscrowd: 1` and uncompressed RLE."""
     cv2.imwrite(str(tmp_path / "1.png"), np.full((64, 64, 3), 90, np.uint8))
