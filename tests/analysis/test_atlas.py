@@ -539,6 +539,7 @@ def test_tables_without_variation_say_so(tmp_path: Path) -> None:
     assert "there is no variation" in (tmp_path / "out" / "atlas.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_table_has_one_effective_rank(tmp_path: Path) -> None:
     pq.write_table(
         pa.table({"mask_0": [1.0, 2.0, 4.0, 9.0], "mask_1": [50.0, 51.0, 49.0, 50.0]}), tmp_path / "t.parquet"
@@ -571,6 +572,7 @@ def test_tiny_atlases_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert json.loads((tmp_path / "atlas.json").read_text())["instances"] == n
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_files_of_an_atlas_hold_its_numbers(tmp_path: Path) -> None:
     points = some_points(400, iou=np.linspace(0, 1, 400))
     atlas = make_atlas(points)

@@ -22,6 +22,7 @@ import yaml
 import maskprism
 from helpers.in_process import command as run
 from helpers.in_process import says
+from helpers.small_datasets import scenes_of_few_objects
 from helpers.tuned import with_little_effort
 from helpers.undrawn import without_drawing
 from maskprism import Prediction
@@ -338,15 +339,10 @@ def test_a_box_without_a_mask_excuses_what_lies_in_it(model: Model, data: Path) 
 # --- findings ------------------------------------------------------------------------------------
 
 
-MANY = 24
-"""Scenes that are enough for findings."""
-
-
 @pytest.fixture(scope="module")
 def many(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Diagnosis:
     """Of enough images for findings."""
-    described = write_dataset(tmp_path_factory.mktemp("many"), MANY, seed=40, validation_share=1.0)
-    return diagnose(open_dataset(described), model)
+    return diagnose(open_dataset(scenes_of_few_objects(tmp_path_factory.mktemp("many"))), model)
 
 
 class Assumed:

@@ -11,12 +11,12 @@ import pytest
 import maskprism
 from helpers.in_process import command as run
 from helpers.in_process import says
+from helpers.small_datasets import scenes_of_few_objects
 from maskprism.analysis.dataset.checkpoints import Checkpoint, Checkpoints, epoch_of, names_of
 from maskprism.analysis.truth.merged_labels import held_detections
 from maskprism.analysis.truth.overlaps import Overlaps, Region
 from maskprism.analysis.truth.shapes import pieces_of, shape_of
 from maskprism.core.geometry import Letterbox
-from maskprism.datasets.scenes import write_dataset
 from maskprism.errors import InputError
 from maskprism.models.options import SAMPLE_MODEL
 
@@ -100,14 +100,9 @@ def test_epochs_stand_in_names(name: str, epoch: int | None) -> None:
     assert epoch_of(name) == epoch
 
 
-FEW_OBJECTS = (5, 8, 9, 13, 22, 25, 26, 29, 37, 42, 53, 57, 67, 84, 85, 98, 113, 117, 129, 136)
-"""Scenes of 3 or 4 objects."""
-
-
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scenes")
-    return [write_dataset(folder, 1, seed=seed, validation_share=1) for seed in FEW_OBJECTS][-1]
+    return scenes_of_few_objects(tmp_path_factory.mktemp("scenes"))
 
 
 def test_a_worse_checkpoint_is_behind_for_sure_and_an_equal_one_is_not(scenes: Path) -> None:
