@@ -224,7 +224,7 @@ def fill_heap(value: float, largest: int) -> None:
     """
     import numpy as np
 
-    sizes = range(4, min(22, largest.bit_length() + 4))
+    sizes = range(4, min(22, largest.bit_length() + 5))
     blocks = [np.full(1 << size, value, dtype=np.float32) for size in sizes for _ in range(3)]
     del blocks
 
