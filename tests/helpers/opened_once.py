@@ -77,7 +77,7 @@ class _Known:
             return list(self._outputs[key])
 
     def put(self, key: Hashable, outputs: Outputs) -> Outputs:
-        """Keep them, as arrays that nobody can change."""
+        """Keep them, as read-only arrays."""
         for output in outputs:
             output.flags.writeable = False
         with self._lock:

@@ -30,7 +30,7 @@ _FARTHEST_TAIL = 0.0125
 """25 resamples lie beyond it; ends that are farther out are extrapolated."""
 _CHUNK = 2**22
 _KEPT = 2**24
-"""Resamples of at most so many numbers are kept for the next statistic: drawing them takes longer than most."""
+"""Resamples of at most this number of counts are kept for the next statistic: drawing takes longer than most."""
 
 
 class Interval(NamedTuple):
