@@ -16,7 +16,8 @@ export PIP_BUILD_CONSTRAINT := $(LOCK)
 unexport PYTHONDONTWRITEBYTECODE
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
-.PHONY: setup lock check check-viewer viewer static space test coverage test-docs test-browser test-python setup-other test-minimum test-ultralytics \
+.PHONY: setup lock check check-viewer viewer static space test coverage test-docs test-studies test-browser test-python \
+	setup-other test-minimum test-ultralytics \
 	package release-check site walk fuzz fuzz-decoder mutants bench docs clean
 
 setup: $(VENV)/done
@@ -35,7 +36,7 @@ lock: setup
 
 # one thread of BLAS for each process; a file of tests stays in one process, which makes its fixtures once
 PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
-BASE := $(PYTEST) -m "not browser and not docs and not real"
+BASE := $(PYTEST) -m "not browser and not docs and not real and not study"
 TESTS := tests
 
 test: setup
@@ -44,6 +45,10 @@ test: setup
 # the code in the documentation and in the notebook: pages do not wait for each other
 test-docs: setup
 	$(PYTEST) -m docs --dist worksteal tests/project
+
+# what needs its size: claims about data in which nothing is true, and damaged files by the thousand
+test-studies: setup
+	$(PYTEST) -m study --dist worksteal $(TESTS)
 
 coverage: setup
 	mkdir -p build

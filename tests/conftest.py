@@ -38,6 +38,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_configure() -> None:
+    """Draw scenes once, before test modules import the function."""
+    from helpers.drawn_once import draw_once
+
+    draw_once()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_twice() -> Iterator[None]:
     """Open models once, and wait for no disk: a test may crash, but the machine stays on."""

@@ -164,9 +164,13 @@ def with_columns(rows: ErrorBudget, **columns: np.ndarray) -> ErrorBudget:
     )
 
 
-def test_a_class_that_is_worse_is_told_and_shuffled_ones_are_not() -> None:
+def test_a_class_that_is_worse_is_told() -> None:
+    assert set(classes_behind(budget(np.random.default_rng(1)))) == {"class 0"}
+
+
+@pytest.mark.study
+def test_shuffled_classes_are_not_told_to_be_worse() -> None:
     real = budget(np.random.default_rng(1))
-    assert set(classes_behind(real)) == {"class 0"}
     of_instances, of_images, claims = 0, 0, 0
     for seed in range(SHUFFLES):
         rng = np.random.default_rng(seed)
@@ -199,6 +203,7 @@ def test_a_part_that_leads_is_told_and_shuffled_ones_are_not() -> None:
     assert certain <= 0.05 * SHUFFLES
 
 
+@pytest.mark.study
 def test_what_costs_more_is_not_told_where_it_is_dealt_at_random() -> None:
     told = 0
     for seed in range(SHUFFLES):
@@ -214,6 +219,7 @@ def test_what_costs_more_is_not_told_where_it_is_dealt_at_random() -> None:
     assert told <= 0.05 * SHUFFLES
 
 
+@pytest.mark.study
 def test_scores_that_rank_masks_are_not_said_not_to() -> None:
     told = 0
     for seed in range(40):

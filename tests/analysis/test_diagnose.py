@@ -22,6 +22,7 @@ import yaml
 import maskprism
 from helpers.in_process import command as run
 from helpers.in_process import says
+from helpers.small_datasets import scenes_of_few_objects
 from helpers.tuned import with_little_effort
 from helpers.undrawn import without_drawing
 from maskprism import Prediction
@@ -258,7 +259,7 @@ def test_prototypes_that_are_no_numbers_are_told(data: Path, monkeypatch: pytest
     runtime, whole = network.runtime, Model.predict_under
 
     def compute(batch: np.ndarray) -> list[np.ndarray]:
-        outputs = runtime(batch)
+        outputs = [output.copy() for output in runtime(batch)]
         outputs[network.layout.prototypes_output][0, 3, 5, 7] = np.nan
         return outputs
 
@@ -338,15 +339,10 @@ def test_a_box_without_a_mask_excuses_what_lies_in_it(model: Model, data: Path) 
 # --- findings ------------------------------------------------------------------------------------
 
 
-MANY = 24
-"""Scenes that are enough for findings."""
-
-
 @pytest.fixture(scope="module")
 def many(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Diagnosis:
     """Of enough images for findings."""
-    described = write_dataset(tmp_path_factory.mktemp("many"), MANY, seed=40, validation_share=1.0)
-    return diagnose(open_dataset(described), model)
+    return diagnose(open_dataset(scenes_of_few_objects(tmp_path_factory.mktemp("many"))), model)
 
 
 class Assumed:
@@ -756,6 +752,7 @@ def test_labels_without_masks_are_told(own_data: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_masks_that_are_all_crowds_are_told_before_the_network_runs(tmp_path: Path) -> None:
     """As CVAT exports brush masks: `iscrowd: 1` and uncompressed RLE."""
     cv2.imwrite(str(tmp_path / "1.png"), np.full((64, 64, 3), 90, np.uint8))

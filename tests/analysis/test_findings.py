@@ -191,6 +191,7 @@ def test_there_are_as_many_rules_as_their_intervals_allow_for() -> None:
     assert len(RULES) == intervals.CLAIMS
 
 
+@pytest.mark.study
 def test_nothing_is_claimed_where_nothing_is_true() -> None:
     """Of all rules together, in at most 5 % of data sets; rule by rule it would be 13 %."""
     made = [claims(diagnosis(seed)) for seed in range(SHUFFLES)]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from maskprism._common.files import write_atomically
+from maskprism.analysis import intervals
 from maskprism.analysis.intervals import MIN_IMAGES, Interval, bootstrap, bootstraps, interval, too_few
 from maskprism.errors import MaskprismError
 
@@ -34,6 +35,15 @@ def test_interval_is_that_of_a_plain_loop_over_resampled_images():
     found = interval(values, image)
     assert found.mean == pytest.approx(values.mean())
     assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.022, 0.978]), abs=0.02)
+
+
+def test_resamples_that_are_kept_are_those_that_would_be_drawn(monkeypatch):
+    rng = np.random.default_rng(3)
+    values, image = rng.normal(size=200), rng.integers(0, 40, 200)
+    first, again = interval(values, image), interval(values, image)
+    monkeypatch.setattr(intervals, "_KEPT", 0)
+    monkeypatch.setattr(intervals, "_CHUNK", 1000)
+    assert first == again == interval(values, image)
 
 
 def test_names_of_images_are_as_good_as_numbers_and_order_is_nothing():

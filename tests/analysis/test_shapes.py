@@ -11,12 +11,12 @@ import pytest
 import maskprism
 from helpers.in_process import command as run
 from helpers.in_process import says
+from helpers.small_datasets import scenes_of_few_objects
 from maskprism.analysis.dataset.checkpoints import Checkpoint, Checkpoints, epoch_of, names_of
 from maskprism.analysis.truth.merged_labels import held_detections
 from maskprism.analysis.truth.overlaps import Overlaps, Region
 from maskprism.analysis.truth.shapes import pieces_of, shape_of
 from maskprism.core.geometry import Letterbox
-from maskprism.datasets.scenes import write_dataset
 from maskprism.errors import InputError
 from maskprism.models.options import SAMPLE_MODEL
 
@@ -102,7 +102,7 @@ def test_epochs_stand_in_names(name: str, epoch: int | None) -> None:
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("scenes"), 20, seed=11, validation_share=1)
+    return scenes_of_few_objects(tmp_path_factory.mktemp("scenes"))
 
 
 def test_a_worse_checkpoint_is_behind_for_sure_and_an_equal_one_is_not(scenes: Path) -> None:
@@ -124,6 +124,7 @@ def test_a_worse_checkpoint_is_behind_for_sure_and_an_equal_one_is_not(scenes: P
         Checkpoints(rows[:1])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_compares_checkpoints(scenes: Path, tmp_path: Path) -> None:
     for name in ("epoch10.onnx", "epoch2.onnx"):
         (tmp_path / name).write_bytes(SAMPLE_MODEL.read_bytes())

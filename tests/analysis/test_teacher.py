@@ -144,7 +144,7 @@ def test_a_quantised_file_is_repaired_by_the_command(
     int8, out = tmp_path / "int8.onnx", tmp_path / "tuned.onnx"
     batches = ({"images": cv2.dnn.blobFromImage(draw_scene(seed).image, 1 / 255, swapRB=True)} for seed in (1000,))
     quantize_static(SAMPLE_MODEL, int8, SimpleNamespace(get_next=lambda: next(batches, None)))
-    assert tune_command(int8, teacher=SAMPLE_MODEL, images=scenes, out=out, folds=3, limit=12, force=True) == 0
+    assert tune_command(int8, teacher=SAMPLE_MODEL, images=scenes, out=out, folds=3, limit=8, force=True) == 0
     said = capsys.readouterr().out
     assert "int8.onnx against the teacher" in said
     assert "Give more." in said

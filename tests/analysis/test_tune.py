@@ -498,10 +498,22 @@ def test_extra_is_named_at_once(monkeypatch: pytest.MonkeyPatch, dataset: Path) 
 
 
 def test_the_command_writes_a_file_that_is_better(
-    damaged: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damaged: Path,
+    dataset: Path,
+    tuned: Tuning,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out, correction = tmp_path / "made" / "tuned.onnx", tmp_path / "made" / "tuned.correction.json"
-    assert tune_command(damaged, data=dataset, out=out, folds=3) == 0
+
+    def known(dataset: Dataset, model: Model, **options: Any) -> Tuning:
+        assert (model.spec.sha256, dataset.path) == (tuned.spec.sha256, tuned.dataset.path)
+        assert (options["folds"], options["per_level"], options["limit"]) == (3, True, None)
+        return tuned
+
+    monkeypatch.setattr(tuning, "tune", known)
+    assert tune_command(damaged, data=dataset, out=out, folds=3, per_level=True) == 0
     said = capsys.readouterr().out
     assert "It helps." in said
     assert "the tuned model, the correction folded" in said

@@ -485,13 +485,12 @@ def test_a_reader_that_goes_away_is_no_news(line: str) -> None:
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What the shells read, written by the command."""
     home = tmp_path_factory.mktemp("home")
-    for shell in ("bash", "zsh", "fish"):
-        line = ["--install-completion", "--shell", shell]
-        environment = {name: value for name, value in os.environ.items() if name not in ("ZSH", "ZSH_CUSTOM")}
-        code = "from maskprism.cli import main; main()"
-        subprocess.run(
-            [sys.executable, "-c", code, *line], env={**environment, "HOME": str(home)}, check=True, capture_output=True
-        )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        for name in ("ZSH", "ZSH_CUSTOM"):
+            patch.delenv(name, raising=False)
+        for shell in ("bash", "zsh", "fish"):
+            assert in_process.command("--install-completion", "--shell", shell).returncode == 0
     assert str(home) in (home / ".bashrc").read_text(encoding="utf-8")
     return {
         "bash": home / ".local/share/bash-completion/completions/maskprism",

@@ -113,6 +113,7 @@ def test_a_question_without_an_answer_counts_its_picture(given: dict[str, Any], 
     assert "1 picture of 1 image" in done.stdout
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("command", ["atlas", "diagnose", "labels"])
 def test_a_full_disk_leaves_no_half_file(
     command: str, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -130,7 +131,7 @@ def test_a_full_disk_leaves_no_half_file(
     assert done.returncode == 1
     assert ".html: cannot be written (No space left on device)" in done.stderr
     assert not list((tmp_path / "out").iterdir())
-    monkeypatch.undo()
+    monkeypatch.setattr(Path, "write_bytes", write)
     assert run(*line(FOLDERS[command], given, tmp_path / "out")).returncode == 0
 
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import in_process
 from maskprism._common import process
 from maskprism._common.text import printable
 from maskprism.datasets.scenes import draw_scene
@@ -119,7 +120,13 @@ def test_a_full_disk_behind_stdout_is_one_line() -> None:
 @pytest.mark.parametrize("columns", ["0", "-3", "wide", "1", "²"])
 @pytest.mark.parametrize("line", ["--help", f"info --model {SAMPLE_MODEL}"])
 def test_any_width_of_the_terminal(columns: str, line: str) -> None:
-    done = shell(f"maskprism {line}", COLUMNS=columns)
+    done = in_process.command(*line.split(), columns=columns)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("line", ["--help", f"info --model {SAMPLE_MODEL}"])
+def test_any_width_of_the_terminal_when_python_starts(line: str) -> None:
+    done = shell(f"maskprism {line}", COLUMNS="²")
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -230,7 +237,7 @@ def test_one_ctrl_c_ends_a_network_that_never_ends(command: str, tmp_path: Path)
         while begun is not None and not begun.exists():
             assert running.poll() is None
             time.sleep(0.1)
-        time.sleep(3)  # the model is running
+        time.sleep(1)  # the model is running
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=60)
     assert running.returncode == (0 if command == "serve" else process.INTERRUPTED), errors

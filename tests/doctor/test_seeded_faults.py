@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 import maskprism
 from doctor import faults
 from helpers.in_process import command as run
-from helpers.opened_once import remembering
 from maskprism import Model
 from maskprism.analysis.dataset.findings import findings_of
 from maskprism.datasets.scenes import draw_scene, write_dataset
@@ -39,9 +37,6 @@ LABEL_FAULTS = {
 REAL = ("yolov8n-seg.onnx", "yolov5n-seg.onnx")
 
 
-opened = cache(lambda path: remembering(maskprism.load(path, threads=1)))
-
-
 def first_cause(path: Path, fault: str, images: Sequence[Any], folder: Path) -> tuple[str, str]:
     if fault == "one_conv_in_int4":
         model = maskprism.load(path, threads=1)
@@ -49,7 +44,7 @@ def first_cause(path: Path, fault: str, images: Sequence[Any], folder: Path) -> 
         cause = maskprism.compare(model, maskprism.load(folder / "int4.onnx", threads=1), images).causes[0]
         assert name in cause.sentence
         return cause.name, cause.sentence
-    model = opened(path)  # most faults are made of the same outputs
+    model = maskprism.load(path, threads=1)
     model = faults.with_objectness(model) if fault == "objectness_missing" else model
     cause = maskprism.compare(model, getattr(faults, fault)(model), images).causes[0]
     return cause.name, cause.sentence
@@ -86,7 +81,7 @@ def test_the_command_prints_the_cause_first(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("scenes"), 40, seed=3, validation_share=1)
+    return write_dataset(tmp_path_factory.mktemp("scenes"), 24, seed=3, validation_share=1)
 
 
 @pytest.mark.parametrize("fault", LABEL_FAULTS)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,15 @@ def slow_model() -> Model:
     return fake_model(_slow)
 
 
-if __name__ == "__main__":
+def extract_slowly(source: str, out: str, report: Callable[[int], object]) -> None:
+    """Extract with `slow_model`, and report how far this is."""
     from maskprism.tables.extraction import extract
 
-    def report(done: int, total: int | None, failed: int) -> None:
-        """Report how far this is."""
-        print(done, flush=True)
+    def on_progress(done: int, total: int | None, failed: int) -> None:
+        report(done)
 
-    extract(sys.argv[1], slow_model(), sys.argv[2], workers=2, flush_s=0.02, on_progress=report)
+    extract(source, slow_model(), out, workers=2, flush_s=0.02, on_progress=on_progress)
+
+
+if __name__ == "__main__":
+    extract_slowly(sys.argv[1], sys.argv[2], partial(print, flush=True))

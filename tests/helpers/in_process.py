@@ -21,12 +21,12 @@ from maskprism._common import process
 Done = subprocess.CompletedProcess[str]
 
 
-def command(*arguments: object, cwd: Path | None = None, columns: int = 200) -> Done:
+def command(*arguments: object, cwd: Path | None = None, columns: int | str = 200) -> Done:
     """What `maskprism ARGUMENTS` prints, and its exit code."""
     return _done(cli.main, "maskprism", arguments, cwd, columns)
 
 
-def script(path: Path, *arguments: object, cwd: Path | None = None, columns: int = 200) -> Done:
+def script(path: Path, *arguments: object, cwd: Path | None = None, columns: int | str = 200) -> Done:
     """What `python PATH ARGUMENTS` prints, and its exit code."""
     return _done(lambda: runpy.run_path(str(path), run_name="__main__"), str(path), arguments, cwd, columns)
 
@@ -40,7 +40,9 @@ def says(result: Done, *texts: str, code: int = 1) -> None:
         assert text in output, output
 
 
-def _done(main: Callable[[], object], name: str, arguments: tuple[object, ...], cwd: Path | None, columns: int) -> Done:
+def _done(
+    main: Callable[[], object], name: str, arguments: tuple[object, ...], cwd: Path | None, columns: int | str
+) -> Done:
     given = [name, *map(str, arguments)]
     out, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="", write_through=True) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():

@@ -1,43 +1,38 @@
-"""Models that no test changes, opened once in a process: opening takes several times as long as a prediction.
+"""Models that no test changes: opened once in a process, and run once on each input.
 
-An ONNX file is opened, run and run again to see whether it repeats itself. Of the bundled model and of real models,
-the session and what came of these runs are kept; whatever `load` makes of them is made anew each time.
+Opening takes several times as long as a prediction: an ONNX file is opened, run and run again to see whether it repeats
+itself. Of the bundled model and of real models, the session, the answer to that and the outputs are kept; whatever
+`load` makes of them is made anew each time.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import pytest
 
-from maskprism.models import SAMPLE_MODEL, Model, loading
+from maskprism.models import SAMPLE_MODEL, loading
 from maskprism.models.families.family import Probe
-from maskprism.models.runtimes import FunctionRuntime, Runtime
+from maskprism.models.runtimes import Runtime
+from maskprism.models.runtimes.onnx import OnnxRuntime
 
+MOST_BYTES = 256 << 20
 
-def remembering(model: Model) -> Model:
-    """The model, which computes each batch once, for several questions about the same images."""
-    known: dict[bytes, list[np.ndarray]] = {}
-
-    def function(batch: np.ndarray) -> list[np.ndarray]:
-        key = sha256(batch).digest()
-        if key not in known:
-            known[key] = _read_only(model.runtime(batch))
-        return known[key]
-
-    return replace(model, runtime=FunctionRuntime(function, model.runtime.input, model.runtime.metadata))
+Outputs = list[np.ndarray]
 
 
 def open_once(monkeypatch: pytest.MonkeyPatch, real_models: Path) -> None:
     """Have `load` open the bundled model, and ONNX files of this folder, once with the same options."""
     opened: dict[Hashable, Runtime] = {}
-    kept: dict[Hashable, Any] = {}
-    open_runtime, run, is_repeatable = loading.open_runtime, loading._run, loading._is_repeatable
+    repeatable: dict[Hashable, bool] = {}
+    known = _Known()
+    open_runtime, is_repeatable, run = loading.open_runtime, loading._is_repeatable, OnnxRuntime.__call__
 
     def runtime_of(model: Any, runtime: Any, **options: Any) -> Runtime:
         if not isinstance(model, str | Path) or not _is_kept(Path(model), real_models):
@@ -47,38 +42,60 @@ def open_once(monkeypatch: pytest.MonkeyPatch, real_models: Path) -> None:
             opened[key] = open_runtime(model, runtime, **options)
         return opened[key]
 
-    def outputs(runtime: Runtime, *how: Any, **noise: bool) -> Any:
-        if not _one_of(runtime, opened):
-            return run(runtime, *how, **noise)
-        key = id(runtime), *how, *noise.items()
-        if key not in kept:
-            kept[key] = _read_only(run(runtime, *how, **noise))
-        return kept[key]
+    def outputs(runtime: OnnxRuntime, batch: np.ndarray) -> Outputs:
+        if not _is_among(runtime, opened):
+            return run(runtime, batch)
+        key = id(runtime), batch.shape, sha256(np.ascontiguousarray(batch)).digest()
+        return known.get(key) or known.put(key, run(runtime, batch))
 
     def repeats(probe: Probe, *how: Any, **noise: bool) -> bool:
-        if not _one_of(probe.runtime, opened):
+        if not _is_among(probe.runtime, opened):
             return is_repeatable(probe, *how, **noise)
         key = id(probe.runtime), probe.canvas_hw, *how, *noise.items()
-        if key not in kept:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(loading, "_run", run)  # runs are compared, not what is kept of them
-                kept[key] = is_repeatable(probe, *how, **noise)
-        return kept[key]
+        if key not in repeatable:
+            repeatable[key] = is_repeatable(probe, *how, **noise)
+        return repeatable[key]
 
     monkeypatch.setattr(loading, "open_runtime", runtime_of)
-    monkeypatch.setattr(loading, "_run", outputs)
     monkeypatch.setattr(loading, "_is_repeatable", repeats)
+    monkeypatch.setattr(OnnxRuntime, "__call__", outputs)
 
 
-def _read_only(outputs: list[np.ndarray]) -> list[np.ndarray]:
-    for output in outputs:
-        output.flags.writeable = False
-    return outputs
+class _Known:
+    """Outputs of the latest inputs, for threads at once."""
+
+    def __init__(self) -> None:
+        self._outputs: OrderedDict[Hashable, Outputs] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()
+
+    def get(self, key: Hashable) -> Outputs | None:
+        with self._lock:
+            if key not in self._outputs:
+                return None
+            self._outputs.move_to_end(key)
+            return list(self._outputs[key])
+
+    def put(self, key: Hashable, outputs: Outputs) -> Outputs:
+        """Keep them, as read-only arrays."""
+        for output in outputs:
+            output.flags.writeable = False
+        with self._lock:
+            if key not in self._outputs:
+                self._outputs[key] = outputs
+                self._bytes += _size(outputs)
+            while self._bytes > MOST_BYTES:
+                self._bytes -= _size(self._outputs.popitem(last=False)[1])
+        return list(outputs)
+
+
+def _size(outputs: Outputs) -> int:
+    return sum(output.nbytes for output in outputs)
 
 
 def _is_kept(path: Path, real_models: Path) -> bool:
     return path == SAMPLE_MODEL or (path.suffix == ".onnx" and path.parent == real_models)
 
 
-def _one_of(runtime: Runtime, opened: dict[Hashable, Runtime]) -> bool:
+def _is_among(runtime: Runtime, opened: dict[Hashable, Runtime]) -> bool:
     return any(runtime is one for one in opened.values())

@@ -20,7 +20,7 @@ from maskprism.errors import InputError, ModelError, ModelWarning
 from maskprism.models import SAMPLE_MODEL
 from maskprism.models.families.rows import Thresholds, finite_columns
 from maskprism.models.families.yolact import YolactLayout
-from maskprism.models.runtimes import FunctionRuntime, NetworkInput, litert
+from maskprism.models.runtimes import FunctionRuntime, NetworkInput, fill_heap, litert
 
 WHITE = np.full((64, 64, 3), 255, dtype=np.uint8)
 FAMILIES = ("yolov8", "yolov5", "end2end")
@@ -257,6 +257,20 @@ def test_a_sound_network_is_run_three_times_and_not_told(family: str, tmp_path: 
         warnings.simplefilter("error")
         model = maskprism.load(spoiled(family, lambda *_: calls.append(1), tmp_path), layout=family)
     assert (len(calls), model.spec.notes) == (3, ())
+
+
+def test_memory_is_filled_far_beyond_the_largest_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    full, sizes = np.full, []
+
+    def counted(size: int, *how: object, **options: object) -> np.ndarray:
+        sizes.append(size)
+        return full(size, *how, **options)
+
+    monkeypatch.setattr(np, "full", counted)
+    for largest, expected in ((3 * 64 * 64, 1 << 18), (3 * 640 * 640, 1 << 21)):
+        sizes.clear()
+        fill_heap(np.nan, largest)
+        assert max(sizes) == expected
 
 
 def test_depthwise_convolutions_of_mixed_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,12 +28,9 @@ needs_ultralytics = pytest.mark.skipif(
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
 
 
-@pytest.fixture(params=["files", "network"])
-def watch(request: pytest.FixtureRequest, tmp_path: Path):
-    """Run a command with an empty home; under strace, too, to see whom it talks to."""
-    traced = request.param == "network"
-    if traced and STRACE is None:
-        pytest.skip("strace, which shows what a process sends, is not installed")
+@pytest.fixture
+def watch(tmp_path: Path):
+    """Run a command with an empty home; where strace is installed under it, to see whom it talks to."""
     home, photos, log = tmp_path / "home", tmp_path / "photos", tmp_path / "log"
     home.mkdir()
     photos.mkdir()
@@ -45,7 +42,7 @@ def watch(request: pytest.FixtureRequest, tmp_path: Path):
     environment |= {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def run(*arguments: object, until: str = "", code: int = 0) -> None:
-        trace = [STRACE, "-f", "-qq", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", log] if traced else []
+        trace = [STRACE, "-f", "-qq", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", log] if STRACE else []
         command = [*trace, sys.executable, "-m", "maskprism.cli", *arguments]
         with subprocess.Popen(
             list(map(str, command)),
@@ -66,7 +63,7 @@ def watch(request: pytest.FixtureRequest, tmp_path: Path):
             lines.append(process.communicate(timeout=240)[0])
         assert process.returncode == code, lines
         assert not list(home.rglob("*"))
-        if traced:
+        if STRACE:
             assert not strangers(log.read_text(errors="replace"))
 
     run.photos = photos  # type: ignore[attr-defined]

@@ -405,6 +405,7 @@ def test_numbers_that_are_nearly_whole_are_not_printed_as_whole() -> None:
 )
 def test_verdicts(line: str, outcome: str, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_little_effort(monkeypatch)
+    without_drawing(monkeypatch)
     Tiny(prototypes=9).save(results.parent / "other.onnx")
     command = line.split()[0]
     out = tmp_path / ("out" if command == "compare" else "t.onnx")

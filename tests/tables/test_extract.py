@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,8 +21,7 @@ import pyarrow.compute as pc
 import pytest
 
 import maskprism
-from helpers import fake_network
-from helpers.fake_network import fake_model, network, v5_model, write_images
+from helpers.fake_network import extract_slowly, fake_model, network, v5_model, write_images
 from helpers.written_tables import Crash, assert_same, images_of, write_video
 from maskprism._common.parallel import in_order
 from maskprism.errors import ImageError, InputError, MissingExtraError, ModelError, TableError
@@ -332,23 +331,29 @@ def test_killed_and_started_again_gives_the_rows_of_an_uninterrupted_run(tmp_pat
     write_images(tmp_path / "photos", 40)
     reference, out = tmp_path / f"reference{suffix}", tmp_path / "out" / f"t{suffix}"
     extract(tmp_path / "photos", fake_model(), reference)
-    command = [sys.executable, fake_network.__file__, str(tmp_path / "photos"), str(out)]
+    context = multiprocessing.get_context("forkserver")  # a process is a copy of one that has imported the package
+    context.set_forkserver_preload(["helpers.fake_network"])
     rng = random.Random(7)
     already: list[int] = []
     kills = 0
     for attempt in range(4):
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            already.append(int(process.stdout.readline()))
-            if attempt < 3:
-                moment = already[-1] + rng.randint(4, 10)
-                while int(process.stdout.readline()) < moment:
-                    pass
-                time.sleep(rng.uniform(0, 0.03))
-                process.kill()
-            process.stdout.read()  # until it ends
-        kills += process.returncode == -signal.SIGKILL
-        assert process.returncode in (0, -signal.SIGKILL)
+        progress, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=extract_slowly, args=(str(tmp_path / "photos"), str(out), theirs.send))
+        process.start()
+        theirs.close()
+        already.append(progress.recv())
+        if attempt < 3:
+            moment = already[-1] + rng.randint(4, 10)
+            while progress.recv() < moment:
+                pass
+            time.sleep(rng.uniform(0, 0.03))
+            process.kill()
+        with suppress(EOFError):  # until it ends
+            while True:
+                progress.recv()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        assert process.exitcode in (0, -signal.SIGKILL)
     assert kills == 3
     assert already[-1] > 0  # rows before a kill were not computed again
     assert_same(out, reference)

@@ -214,6 +214,7 @@ def test_what_cannot_be_read_is_one_error(names: list[str], columns: Any, said: 
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_instances_that_are_not_finite_are_left_out_and_counted(value: float, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)

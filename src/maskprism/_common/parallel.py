@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias, TypeVar, get_args
 
 import cv2
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from maskprism._common.choices import EngineName
 from maskprism.errors import InputError
@@ -142,12 +144,23 @@ def in_order(function: Callable[[Task], Answer], tasks: Iterable[Task], workers:
 def one_thread_per_call() -> Iterator[None]:
     """Workers are the threads: a library that starts more for each call would only get in their way."""
     before = cv2.getNumThreads()
-    with threadpool_limits(1):
+    with one_thread_in_libraries():
         cv2.setNumThreads(1)
         try:
             yield
         finally:
             cv2.setNumThreads(before)
+
+
+def one_thread_in_libraries() -> AbstractContextManager[object]:
+    """Return a context in which libraries of linear algebra, and OpenMP, use one thread each."""
+    return _libraries(len(sys.modules)).limit(limits=1)
+
+
+@lru_cache(maxsize=1)
+def _libraries(n_modules: int) -> ThreadpoolController:
+    """Find the libraries of this process, which takes milliseconds: again when modules, and so libraries, have come."""
+    return ThreadpoolController()
 
 
 def processors() -> int:

@@ -7,7 +7,8 @@ therefore over images, never over instances.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 from maskprism._common.text import rounded, signed
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Float64, Int64
+    from jaxtyping import Float, Float64, Int64, UInt16
 
 LEVEL = 0.95
 """Probability with which an interval covers the true value, over all values that are compared."""
@@ -28,6 +29,8 @@ _RESAMPLES = 2000
 _FARTHEST_TAIL = 0.0125
 """25 resamples lie beyond it; ends that are farther out are extrapolated."""
 _CHUNK = 2**22
+_KEPT = 2**24
+"""Resamples of at most this number of counts are kept for the next statistic: drawing takes longer than most."""
 
 
 class Interval(NamedTuple):
@@ -203,13 +206,8 @@ def bootstraps(
     if n_images < 2:
         return [Interval(float(value), math.nan, math.nan) for value in values]
     counts = [comparisons] * len(values) if isinstance(comparisons, int) else comparisons
-    rng = np.random.default_rng(0)
-    rows = max(1, _CHUNK // n_images)
-    found = []
-    for start in range(0, _RESAMPLES, rows):
-        drawn = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=min(rows, _RESAMPLES - start))
-        found.append(statistics(drawn.astype(np.float64)))
-    sampled = np.concatenate(found)
+    drawn = _kept(n_images, _RESAMPLES) if n_images * _RESAMPLES <= _KEPT else _drawn(n_images, _RESAMPLES)
+    sampled = np.concatenate([statistics(weights.astype(np.float64)) for weights in drawn])
     undefined = np.isnan(sampled).all(axis=0)
     if centred:
         sampled[:, ~undefined] += values[~undefined] - np.nanmean(sampled[:, ~undefined], axis=0)
@@ -217,6 +215,19 @@ def bootstraps(
         Interval(float(value), *([math.nan] * 2 if absent else _ends(column, n_images, count)))
         for value, absent, column, count in zip(values, undefined, sampled.T, counts, strict=True)
     ]
+
+
+def _drawn(n_images: int, count: int) -> Iterator[Int64[np.ndarray, "R I"]]:
+    """Draw `count` resamples, some at a time: how often each image was drawn."""
+    rng = np.random.default_rng(0)
+    rows = max(1, _CHUNK // n_images)
+    for start in range(0, count, rows):
+        yield rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=min(rows, count - start))
+
+
+@lru_cache(maxsize=4)
+def _kept(n_images: int, count: int) -> Iterable[UInt16[np.ndarray, "R I"]]:
+    return [weights.astype(np.uint16) for weights in _drawn(n_images, count)]
 
 
 def _ends(sampled: Float64[np.ndarray, " R"], n_images: int, comparisons: int) -> list[float]:

@@ -213,6 +213,8 @@ def save(figure: Figure, path: str | os.PathLike[str] | IO[bytes], *, dpi: int, 
     data = io.BytesIO()
     if isinstance(path, str | os.PathLike):
         settings.setdefault("format", os.fspath(path).rpartition(".")[2].lower())
+    if settings.get("format") == "png":
+        settings.setdefault("pil_kwargs", {"compress_level": 3})  # half the time of the usual 6, a sixth more bytes
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(data, dpi=dpi, **settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,8 +216,9 @@ def _is_repeatable(probe: Probe, prepare: Preprocessing, *, noise: bool) -> bool
     _run(probe.runtime, probe.canvas_hw, prepare, probe.label, noise=not noise)
     fresh = getattr(probe.runtime, "fresh", None)
     others: list[Runtime] = []
+    largest = max([3 * prod(probe.canvas_hw), *(output.size for output in probe.outputs)])
     for value in (np.nan,) if fresh is None else (np.nan, 1.0, 1e9):
-        fill_heap(value)
+        fill_heap(value, largest)
         others.append(probe.runtime if fresh is None else fresh())
         again = _run(others[-1], probe.canvas_hw, prepare, probe.label, noise=noise)
         if not all(np.array_equal(*pair, equal_nan=True) for pair in zip(probe.outputs, again, strict=True)):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from maskprism._common.extras import require
+from maskprism._common.parallel import one_thread_in_libraries
 from maskprism.analysis.atlas.rank_correlation import sample
 from maskprism.analysis.intervals import MIN_IMAGES
 
@@ -102,7 +102,7 @@ def clusters(
     for of_class, chosen in tested.items():
         rows = members[of_class]
         own = coefficients[rows]
-        with threadpool_limits(1):  # the parts are so small that threads take three times as long
+        with one_thread_in_libraries():  # the parts are so small that threads take three times as long
             split = _split(coefficients[chosen], own, SURE / len(tested) / (MOST - 1), seed)
         if split is None:
             continue

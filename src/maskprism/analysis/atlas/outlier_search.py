@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from maskprism._common.extras import require
+from maskprism._common.parallel import one_thread_in_libraries
 from maskprism.analysis.atlas.rank_correlation import sample
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def outliers(
     varying = around.std(axis=0) > 1e-6 * max(float(np.abs(around).max(initial=0)), 1e-12)  # constant ones tell nothing
     if len(chosen) < 2 * k + 2 or not varying.any():
         return np.full(len(coefficients), np.nan, dtype=np.float32)
-    with threadpool_limits(1):  # of many small products
+    with one_thread_in_libraries():  # of many small products
         fit = MinCovDet(random_state=seed).fit(around[:, varying])
     values, vectors = np.linalg.eigh(fit.covariance_)
     kept = values > max(1e-9 * values.max(), 1e-30)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from maskprism._common.extras import require
+from maskprism._common.parallel import one_thread_in_libraries
 from maskprism.analysis.intervals import Interval, bootstrap, too_few
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _learned(
         early_stopping=False,
         random_state=seed,
     )
-    with require("threadpoolctl", "judging labels").threadpool_limits(1):
+    with one_thread_in_libraries():
         return classifier.fit(features, target, sample_weight=weights)
 
 

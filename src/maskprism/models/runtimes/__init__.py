@@ -211,11 +211,21 @@ def open_runtime(
     return UltralyticsRuntime.of_file(path, device=device, precision=precision, end2end=end2end)
 
 
-def fill_heap(value: float) -> None:
-    """Write a value all over memory and free it, so that what the heap gives out next does not hold zeros."""
+def fill_heap(value: float, largest: int) -> None:
+    """Write a value all over memory and free it, so that what the heap gives out next does not hold zeros.
+
+    Parameters
+    ----------
+    value
+        What float32 numbers there are then.
+    largest
+        The most numbers in an input or output of the model. What it holds in between may be 16 times as large; blocks
+        have at most two million numbers.
+    """
     import numpy as np
 
-    blocks = [np.full(1 << size, value, dtype=np.float32) for size in range(4, 22) for _ in range(3)]
+    sizes = range(4, min(22, largest.bit_length() + 5))
+    blocks = [np.full(1 << size, value, dtype=np.float32) for size in sizes for _ in range(3)]
     del blocks
 
 
