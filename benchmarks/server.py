@@ -85,7 +85,7 @@ class Served:
     """`maskprism serve` on a free port, with one thread per processor."""
 
     def __init__(self, folder: Path, *options: object) -> None:
-        command = [sys.executable, "-m", "maskprism.cli", "serve", str(folder), "--port", "0", *map(str, options)]
+        command = [sys.executable, "-m", "maskprism", "serve", str(folder), "--port", "0", *map(str, options)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.address = re.search(r"http://[^ ]+", self.process.stdout.readline())[0]
 

@@ -21,7 +21,7 @@ COMMANDS = {
     "import numpy": ["-c", "import numpy"],
     "import numpy, maskprism": ["-c", "import numpy, maskprism"],
     "import numpy, maskprism.load": ["-c", "import numpy, maskprism; maskprism.load"],
-    "maskprism --help": ["-m", "maskprism.cli", "--help"],
+    "maskprism --help": ["-m", "maskprism", "--help"],
 }
 
 

@@ -106,7 +106,7 @@ def gallery(target: Path) -> None:
 
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
         data = write_dataset(Path(scratch) / "scenes", 24, seed=SERVED_SEED, validation_share=1.0)
-        command = [sys.executable, "-m", "maskprism.cli", "serve", data.parent, "--model", "sample"]
+        command = [sys.executable, "-m", "maskprism", "serve", data.parent, "--model", "sample"]
         command += ["--data", data, "--port", "0"]
         with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as server:
             try:
@@ -178,7 +178,7 @@ def report(target: Path) -> None:
         command = [
             sys.executable,
             "-m",
-            "maskprism.cli",
+            "maskprism",
             "diagnose",
             data,
             "--model",

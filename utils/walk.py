@@ -106,7 +106,7 @@ def prepare(folder: Path) -> None:
         "extract photos --model best.onnx --out table.parquet",
         "basis photos --model best.onnx --out results",
     ):
-        subprocess.run([sys.executable, "-m", "maskprism.cli", *call.split(), "--quiet"], cwd=folder, check=True)
+        subprocess.run([sys.executable, "-m", "maskprism", *call.split(), "--quiet"], cwd=folder, check=True)
 
 
 def deleted_label(folder: Path) -> dict[str, object]:

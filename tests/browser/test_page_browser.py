@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_dataset(folder, 1, seed=seed, validation_share=1.0)
     command = ["page", "images", "--model", "sample", "--data", "data.yaml", "--out", "page.html"]
     subprocess.run(
-        [sys.executable, "-m", "maskprism.cli", *command], cwd=folder, check=True, capture_output=True, timeout=120
+        [sys.executable, "-m", "maskprism", *command], cwd=folder, check=True, capture_output=True, timeout=120
     )
     return folder
 

@@ -23,7 +23,7 @@ from maskprism import cli
 from maskprism.core.decoding import engine
 from maskprism.datasets.scenes import draw_scene
 
-COMMAND = [sys.executable, "-m", "maskprism.cli"]
+COMMAND = [sys.executable, "-m", "maskprism"]
 run = in_process.command
 
 
@@ -44,7 +44,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("arguments", [("info",), ("info", "missing.onnx"), ("extrakt",)], ids=lambda given: given[-1])
 def test_a_process_of_its_own_says_the_same(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """Most tests of commands stay in this process; `python -m maskprism.cli` prints and returns what they see."""
+    """Most tests of commands stay in this process; `python -m maskprism` prints and returns what they see."""
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     done = subprocess.run(
         [*COMMAND, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120

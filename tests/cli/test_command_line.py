@@ -344,7 +344,7 @@ def test_without_json_the_outcome_is_text_on_stdout(call: Call) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent differently")
 def test_the_server_tells_its_address_as_json_and_goes_on(work: Path) -> None:
     line = ["serve", "images", "--model", "m.onnx", "--port", "0", "--json", "--quiet"]
-    call = [sys.executable, "-m", "maskprism.cli", *line]
+    call = [sys.executable, "-m", "maskprism", *line]
     pipe = subprocess.PIPE
     with subprocess.Popen(call, cwd=work, stdout=pipe, stderr=pipe, text=True) as server:
         assert server.stdout is not None
@@ -471,7 +471,7 @@ def test_a_reader_that_goes_away_is_no_news(line: str) -> None:
     os.close(read)
     try:
         ended = subprocess.run(
-            [sys.executable, "-m", "maskprism.cli", *line.split()], stdout=write, stderr=subprocess.PIPE, timeout=60
+            [sys.executable, "-m", "maskprism", *line.split()], stdout=write, stderr=subprocess.PIPE, timeout=60
         )
     finally:
         os.close(write)

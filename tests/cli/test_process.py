@@ -24,7 +24,7 @@ from maskprism.datasets.scenes import draw_scene
 from maskprism.errors import MaskprismError
 from maskprism.models import SAMPLE_MODEL
 
-COMMAND = [sys.executable, "-m", "maskprism.cli"]
+COMMAND = [sys.executable, "-m", "maskprism"]
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and streams are another matter there")
 
 
@@ -37,7 +37,7 @@ def image(tmp_path: Path) -> Path:
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """What a line of the shell does, in which `maskprism` is this checkout."""
-    python = f'"{sys.executable}" -m maskprism.cli'
+    python = f'"{sys.executable}" -m maskprism'
     return subprocess.run(
         ["bash", "-c", line.replace("maskprism ", f"{python} ", 1)],
         capture_output=True,

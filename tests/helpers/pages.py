@@ -33,7 +33,7 @@ def start(*arguments: object) -> tuple[subprocess.Popen[str], str]:
     named = {"--model", "--static", "--drop"}.intersection(map(str, arguments))
     arguments = arguments if named else (*arguments, "--model", "sample")
     process = subprocess.Popen(
-        [sys.executable, "-m", "maskprism.cli", "serve", *map(str, arguments), "--port", "0"],
+        [sys.executable, "-m", "maskprism", "serve", *map(str, arguments), "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

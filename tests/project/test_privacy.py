@@ -43,7 +43,7 @@ def watch(tmp_path: Path):
 
     def run(*arguments: object, until: str = "", code: int = 0) -> None:
         trace = [STRACE, "-f", "-qq", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", log] if STRACE else []
-        command = [*trace, sys.executable, "-m", "maskprism.cli", *arguments]
+        command = [*trace, sys.executable, "-m", "maskprism", *arguments]
         with subprocess.Popen(
             list(map(str, command)),
             stdout=subprocess.PIPE,

@@ -215,7 +215,7 @@ def test_the_server_listens_on_this_machine_alone(options: list[str], tmp_path: 
     """Of one on all addresses 127.0.0.2 is another."""
     pytest.importorskip("uvicorn")
     (tmp_path / "index.html").write_text("<!DOCTYPE html>", encoding="utf-8")
-    line = [sys.executable, "-m", "maskprism.cli", "serve", "--static", str(tmp_path), "--port", "0", *options]
+    line = [sys.executable, "-m", "maskprism", "serve", "--static", str(tmp_path), "--port", "0", *options]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         printed = process.stdout.readline()

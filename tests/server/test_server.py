@@ -54,7 +54,7 @@ from maskprism.server.records import SHOWS, SORTS, Query, Record
 from maskprism.server.thumbnails import crops
 from maskprism.tables.judged_labels import LabelRow
 
-COMMAND = [sys.executable, "-m", "maskprism.cli"]
+COMMAND = [sys.executable, "-m", "maskprism"]
 BASE = "http://127.0.0.1:8000"
 SECRET = b"the secret of the house"
 NAMES = ("a.png", "b ü #1?&.png", "sub dir/a.png", "<img src=x onerror=alert(1)>.png")

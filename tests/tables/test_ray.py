@@ -157,7 +157,7 @@ def test_from_a_bucket_to_a_bucket(tmp_path: Path, options: str) -> None:
 def shell(arguments: list[Any], **environment: str) -> subprocess.Popen[str]:
     """The command in a process of its own, with a cluster of its own unless RAY_ADDRESS is given."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {"RAY_ADDRESS": "local"}
-    line = [sys.executable, "-m", "maskprism.cli", "extract", *arguments, "--engine", "ray", "--workers", 1]
+    line = [sys.executable, "-m", "maskprism", "extract", *arguments, "--engine", "ray", "--workers", 1]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(list(map(str, line)), text=True, env=own | environment, **pipes)
 

@@ -1,5 +1,0 @@
-"""python -m maskprism.cli."""
-
-from maskprism.cli import main
-
-main()
