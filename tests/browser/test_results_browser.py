@@ -129,7 +129,7 @@ def test_errors_of_the_report_are_in_the_gallery(page: Page, address: str) -> No
     page.goto(f"{address}diagnosis/report.html")
     page.locator("#errors").get_by_role("link", name="Show them in the gallery").first.click()
     until(page, lambda: page.url.endswith("/?show=missed"))
-    assert page.locator("select[name=show]").input_value() == "missed"
+    until(page, lambda: page.locator("select[name=show]").input_value() == "missed")
 
 
 def test_nothing_outside_of_the_results_is_served(address: str) -> None:
