@@ -394,6 +394,9 @@ def test_reduce_writes_a_working_file_and_its_report(tiny: Path, dataset: Path, 
     assert [entry["keep"] for entry in numbers["trade_off"]["projection"]] == [1, 2, 3, 4, 5, 6, 7]
     assert numbers["files_compared"]["output_bytes"]["reduced"] < numbers["files_compared"]["output_bytes"]["full"]
     assert "mask_ap" not in numbers["files_compared"]
+    manifest = json.loads((base.parent / "small ü.onnx.reduce.manifest.json").read_text(encoding="utf-8"))
+    (shown,) = (one["value"] for one in manifest["numbers"] if one["title"] == "mean mask IoU with the full model")
+    assert shown == pytest.approx(numbers["trade_off"]["projection"][2]["mean"])  # of images it was not fitted to
     for name in ("small ü.curve.png", "small ü.masks.png"):
         assert cv2.imdecode(np.fromfile(base.parent / name, np.uint8), cv2.IMREAD_COLOR) is not None
     before = {path.name: path.read_bytes() for path in out.parent.iterdir()}

@@ -220,8 +220,8 @@ class ReducedFile:
             )
         for what, (before, after), unit in (
             ("masks of an image", compared.masks_ms, "ms"),
-            ("their weighted sums alone", compared.product_ms, "ms"),
-            ("network", compared.network_ms, "ms"),
+            ("weighted sums on the whole grid", compared.product_ms, "ms"),
+            ("running the model", compared.network_ms, "ms"),
             ("outputs", _in_megabytes(compared.output_bytes), "MB"),
             ("file", _in_megabytes(compared.file_bytes), "MB"),
         ):
