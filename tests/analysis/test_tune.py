@@ -543,6 +543,7 @@ def test_the_command_writes_a_file_that_is_better(
     page = (out.parent / "tuned.tune.html").read_text()
     assert page.count("<img") == 2 + 24  # figures, and masks before and after
     assert "tuned.onnx holds the correction, folded." in page
+    assert json.loads((out.parent / "tuned.onnx.tune.manifest.json").read_text())["thumbnail"] in page
 
 
 @pytest.mark.usefixtures("written_only")

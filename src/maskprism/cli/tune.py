@@ -106,7 +106,7 @@ def tune(
     from maskprism.models.rewrite import check_rewritable, write_corrected
     from maskprism.reports.manifest import withdraw_manifest
     from maskprism.reports.tuning import gained, next_steps, recipe, sentences, title_of, warnings_of
-    from maskprism.reports.tuning_files import report_files, summary, write_report, write_tuning_manifest
+    from maskprism.reports.tuning_files import pairs_of, report_files, summary, write_report, write_tuning_manifest
 
     source = model_file(model)
     check_options(folds=folds, seed=seed, limit=limit)
@@ -155,15 +155,16 @@ def tune(
         told.append(f"{out.name} holds the correction, {place}.")
 
     told: list[str] = []
+    pairs = pairs_of(found, network)
     with written_together():  # the model last
         if written and out != alone:
             write_atomically(out, write_model)
         if written:
             files[found.correction.write(alone)] = "the correction alone, for --correction of the other commands"
             told.append(f"{alone.name} holds the correction alone.")
-        files |= write_report(found, base, told or ["The model was not written, since no gain is shown."], network)
+        files |= write_report(found, base, told or ["The model was not written, since no gain is shown."], pairs)
         withdraw_manifest(out, "tune")
-    files |= write_tuning_manifest(found, out)
+    files |= write_tuning_manifest(found, out, pairs)
     output.list_files(files)
     if not written:
         print(

@@ -17,6 +17,7 @@ from maskprism.drawing.tuning import curve_figure
 from maskprism.reports.html import Illustration
 from maskprism.reports.manifest import Number, ResultManifest, file_url, write_manifest
 from maskprism.reports.tuning import MaskPair, gained, recipe, report_page, section, sentences, verdict_of, warnings_of
+from maskprism.viewer.markup import data_url
 from maskprism.viewer.payload import encode_webp
 
 if TYPE_CHECKING:
@@ -39,15 +40,15 @@ FIGURES: dict[str, tuple[Callable[[Tuning], Figure], str]] = {
 }
 
 
-def write_report(found: Tuning, base: Path, written: Sequence[str], model: Model) -> dict[Path, str]:
+def write_report(found: Tuning, base: Path, written: Sequence[str], pairs: Sequence[MaskPair]) -> dict[Path, str]:
     """Write BASE.tune.json and BASE.tune.html; gives each with what it holds.
 
     Parameters
     ----------
     written
         What became of the correction, in sentences.
-    model
-        The model that was tuned, for pictures of masks before and after.
+    pairs
+        Masks before and after, of `pairs_of`.
 
     Raises
     ------
@@ -56,7 +57,7 @@ def write_report(found: Tuning, base: Path, written: Sequence[str], model: Model
     """
     page, numbers = report_files(base)
     write_atomically(numbers, json_text(summary(found)) + "\n")
-    write_atomically(page, report_page(found, written, _drawn(found), pairs_of(found, model)))
+    write_atomically(page, report_page(found, written, _drawn(found), pairs))
     return {page: "what it gains, on one page", numbers: "all numbers"}
 
 
@@ -76,13 +77,15 @@ def pairs_of(found: Tuning, model: Model) -> list[MaskPair]:
     return [drawn[id(row)] for row in (*gaining, *losing) if id(row) in drawn]
 
 
-def write_tuning_manifest(found: Tuning, out: Path) -> dict[Path, str]:
+def write_tuning_manifest(found: Tuning, out: Path, pairs: Sequence[MaskPair]) -> dict[Path, str]:
     """Write the manifest of a tuning, after its other files.
 
     Parameters
     ----------
     out
         The file that was asked for.
+    pairs
+        Masks before and after, of `pairs_of`.
     """
     before, after = found.precision
     manifest = ResultManifest(
@@ -99,6 +102,7 @@ def write_tuning_manifest(found: Tuning, out: Path) -> dict[Path, str]:
         ],
         findings=sentences(found),
         verdict=verdict_of(found),
+        thumbnail=data_url("image/webp", pairs[0].after) if pairs else "",
     )
     return write_manifest(out, manifest)
 
