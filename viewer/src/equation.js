@@ -60,6 +60,7 @@ export class Equation {
       };
     });
     this.element = h("div", { className: "equation", role: "img" }, ...this.panels.map((panel) => panel.element));
+    this.resize(); // an edit may come before the image
     this.draw = oncePerFrame(() => this.repaint());
     stage.state.listen((change) => {
       if (change.kind === "selected") this.choose();
@@ -88,6 +89,14 @@ export class Equation {
       side(original, scene.prototypes, sign, sums);
       this.limit = Math.max(this.limit, limitOf(this.cut(sums)));
     }
+    this.resize();
+    const aspect = String(aspectOf(scene.letterbox, this.window));
+    for (const { canvas } of this.panels) style(canvas, { "aspect-ratio": aspect });
+    style(this.element, { "--aspect": aspect });
+  }
+
+  /** The maps get the size of the visible part. */
+  resize() {
     const { rows, columns } = this.window;
     const [height, width] = [rows[1] - rows[0], columns[1] - columns[0]];
     for (const name of /** @type {const} */ (["logits", "positive", "negative"])) {
@@ -95,9 +104,6 @@ export class Equation {
       this.colours[name] = new Uint32Array(this.pixels[name].data.buffer);
     }
     for (const { name, canvas } of this.panels) if (name !== "mask") [canvas.width, canvas.height] = [width, height];
-    const aspect = String(aspectOf(scene.letterbox, this.window));
-    for (const { canvas } of this.panels) style(canvas, { "aspect-ratio": aspect });
-    style(this.element, { "--aspect": aspect });
   }
 
   /** The shown part of a map of the grid. @param {Float32Array} map */
