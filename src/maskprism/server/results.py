@@ -27,6 +27,8 @@ from maskprism.viewer.markup import content_hash, static_text
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from maskprism.reports.manifest import ResultManifest
+
 FILTERS = ("class", "score", "iou", "show", "text", "sort", "view")
 """What the address says of the filter, on every page."""
 _BASE = "/reports/"
@@ -42,9 +44,8 @@ _TYPES = {
 _SCRIPTS = [content_hash(static_text(f"{name}.js")) for name in ("report", "theme", "viewer", "labels", "atlas")]
 _SCRIPT = re.compile(r"<script(?: type=.?module.?)?(?: async)?>(.*?)</script>", re.DOTALL)
 _BLOCKED = (
-    '<p style="margin:12px;padding:10px;border-left:4px solid #d55e00" role="alert">This page has scripts that are not '
-    "of this version of maskprism; they are not run, and what they show or open does not work here. Open the file "
-    "itself, or write it again with this version.</p>"
+    '<p class="warning" role="alert">The scripts of this page are not those of this version of maskprism. They are not '
+    "run, so a part of the page does not work here. Open the file itself, or write it again with this version.</p>"
 )
 HEADERS = {
     # Of what stands in a page only the scripts of this version run, and none may ask the server for anything.
@@ -114,14 +115,7 @@ class ResultPages:
             links += [link("/", "Gallery"), link("/map", "Map")]
         links += [link(self._address(one), "Labels") for one in results if one.manifest.command == "labels"][:1]
         reports = "".join(
-            link(
-                self._address(one),
-                one.manifest.title
-                if one.manifest.title == one.manifest.command
-                else f"{one.manifest.title} ({one.manifest.command})",
-            )
-            for one in results
-            if one.page.suffix == ".html"
+            link(self._address(one), _title_of(one.manifest)) for one in results if one.page.suffix == ".html"
         )
         more = f"<details><summary>Reports</summary><div>{reports}</div></details>"
         return f'<nav class="site" aria-label="All pages">{"".join(links)}{more}</nav>'
@@ -171,6 +165,12 @@ class ResultPages:
             above += _BLOCKED
         text = re.sub(r"<body[^>]*>", lambda found: found[0] + above, text, count=1)
         return Response(text.encode("utf-8", errors="replace"), headers=HEADERS, media_type="text/html")
+
+
+def _title_of(manifest: ResultManifest) -> str:
+    """Return the name of a result with its command, once where they are the same."""
+    title, command = manifest.title, manifest.command
+    return title if title == command else f"{title} ({command})"
 
 
 def filter_query(request: Request) -> str:
