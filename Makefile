@@ -71,8 +71,8 @@ viewer: viewer/node_modules/done
 	PYTHONPATH=src $(BIN)/python utils/make_drop_tables.py
 	cd viewer && npm run --silent build
 
-static: viewer/node_modules/done
-	cd viewer && npm run --silent static -- ../build/static
+static: setup viewer/node_modules/done
+	$(BIN)/python utils/make_static.py build/static
 
 # build/space: a static Space with that page, ready to be pushed
 space: static

@@ -30,8 +30,6 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, valid-type]
         if version == "editable":
             self._attempt(ROOT / "src" / FOLDER)
             return
-        for name, path in runtime_files().items():
-            build_data["force_include"][str(path)] = f"maskprism/viewer/static/drop/{name}"
         self._folder = tempfile.TemporaryDirectory()
         extension = self._attempt(Path(self._folder.name))
         if extension:
@@ -56,13 +54,6 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, valid-type]
                 reason = " ".join(str(error).split()) or type(error).__name__
         self.app.display_warning(f"The decoder was not compiled, so NumPy decodes masks, slower: {reason}")
         return None
-
-
-def runtime_files() -> dict[str, Path]:
-    """Return the files of onnxruntime-web for `maskprism serve --drop` (3.7 MB packed), where npm has installed it."""
-    folder = ROOT / "viewer" / "node_modules" / "onnxruntime-web" / "dist"
-    names = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-    return {name: folder / name for name in names} if (folder / names[-1]).is_file() else {}
 
 
 def why_pure() -> str | None:

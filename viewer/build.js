@@ -3,16 +3,16 @@
 import { build } from "esbuild";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
+import { gunzipSync, gzipSync } from "node:zlib";
 
 const target = new URL("../src/maskprism/viewer/static/", import.meta.url);
 const check = process.argv.includes("--check");
 
-/** @param {string} entry @param {string} name @param {Record<string, string>} [define] */
-async function bundle(entry, name, define = {}) {
+/** @param {string} entry @param {string} name @param {import("esbuild").BuildOptions} [options] */
+async function bundle(entry, name, options = {}) {
   const built = await build({
     entryPoints: [fileURLToPath(new URL(entry, import.meta.url))],
     bundle: true,
-    define,
     minify: true,
     charset: "ascii",
     format: "esm",
@@ -20,17 +20,21 @@ async function bundle(entry, name, define = {}) {
     legalComments: "none",
     metafile: true,
     absWorkingDir: fileURLToPath(new URL(".", import.meta.url)),
+    ...options,
     write: false,
   });
-  const text = built.outputFiles[0].text + (await notices(Object.keys(built.metafile.inputs)));
+  const text = built.outputFiles[0].text + (await notices(Object.keys(built.metafile?.inputs ?? {})));
   return written(name, text);
 }
 
-/** @param {string} name @param {string} text */
-async function written(name, text) {
-  if (!check) return writeFile(new URL(name, target), text);
-  const committed = await readFile(new URL(name, target), "utf8").catch(() => "");
-  if (committed === text) return undefined;
+/** @param {string} name @param {string | Buffer} content A name that ends in .gz is packed. */
+async function written(name, content) {
+  const packed = name.endsWith(".gz");
+  const whole = Buffer.from(content);
+  const there = await readFile(new URL(name, target)).catch(() => null);
+  // packed files are compared by what is in them: each version of zlib packs in its own way
+  if (there && whole.equals(packed ? gunzipSync(there) : there)) return undefined;
+  if (!check) return writeFile(new URL(name, target), packed ? gzipSync(whole, { level: 9 }) : whole);
   console.error(`src/maskprism/viewer/static/${name} is stale; run: make viewer`);
   process.exitCode = 1;
   return undefined;
@@ -70,6 +74,16 @@ await bundle("src/atlas/map.css", "atlas.css");
 await bundle("src/labels/main.js", "labels.js");
 await bundle("src/labels/labels.css", "labels.css");
 await bundle("src/drop/main.js", "drop/drop.js");
-await bundle("src/drop/worker.js", "drop/worker.js", { SINGLE_FILE: "false" });
+await bundle("src/drop/worker.js", "drop/worker.js", { define: { SINGLE_FILE: "false" } });
+const runtime = new URL("node_modules/onnxruntime-web/dist/", import.meta.url);
+await bundle("src/drop/worker.js", "drop/worker-offline.js", {
+  format: "iife", // browsers open no module worker for a page without a server
+  target: ["es2022"],
+  define: { SINGLE_FILE: "true", "import.meta.url": "self.location.href" },
+  alias: { "onnxruntime-web/wasm": fileURLToPath(new URL("ort.wasm.bundle.min.mjs", runtime)) },
+});
+await written("drop/ort.wasm.min.mjs", await readFile(new URL("ort.wasm.min.mjs", runtime)));
+await written("drop/ort-wasm-simd-threaded.mjs", await readFile(new URL("ort-wasm-simd-threaded.mjs", runtime)));
+await written("drop/ort-wasm-simd-threaded.wasm.gz", await readFile(new URL("ort-wasm-simd-threaded.wasm", runtime)));
 await bundle("src/drop/drop.css", "drop/drop.css");
 await written("drop/index.html", await readFile(new URL("src/drop/index.html", import.meta.url), "utf8"));

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -28,23 +26,14 @@ from maskprism.models import SAMPLE_MODEL
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route
 
-VIEWER = Path(__file__).parents[2] / "viewer"
-RUNTIME = Path(os.environ.get("ONNXRUNTIME_WEB") or VIEWER / "node_modules" / "onnxruntime-web")
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that `make static` writes."""
-    node = shutil.which("node")
-    if node is None or not (RUNTIME / "dist").is_dir() or not (VIEWER / "node_modules" / "esbuild").is_dir():
-        pytest.skip("needs Node with esbuild and onnxruntime-web (make viewer), or its folder in ONNXRUNTIME_WEB")
-    folder = tmp_path_factory.mktemp("static")
-    subprocess.run([node, "static.js", folder], cwd=VIEWER, check=True, capture_output=True)
-    return folder
-
+ROOT = Path(__file__).parents[2]
+PACKAGED = ROOT / "src/maskprism/viewer/static/drop"
 
 _FAILING_GPU = """
 import * as ort from "./ort.wasm.min.mjs";
+const packed = await fetch(new URL("./ort-wasm-simd-threaded.wasm.gz", import.meta.url));
+const binary = new Response(packed.body.pipeThrough(new DecompressionStream("gzip")));
+ort.env.wasm.wasmBinary = await binary.arrayBuffer();
 export const { Tensor, env } = ort;
 export const InferenceSession = {
   create: async (bytes, options) => {
@@ -59,9 +48,9 @@ export const InferenceSession = {
 
 
 @pytest.fixture(scope="module")
-def address(written: Path) -> Iterator[str]:
+def address() -> Iterator[str]:
     """The page, served by the installed command."""
-    process, address = start("--static", written)
+    process, address = start("--drop")
     yield address
     stop(process)
 
@@ -371,7 +360,7 @@ def test_the_sample_is_there_and_stays_over_a_reload(page: Page) -> None:
     """The bundled model on a drawn scene; both are kept in the browser until they are forgotten."""
     page.get_by_role("button", name="Try the sample").click()
     page.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
-    expected = maskprism.load("sample").predict(VIEWER.parent / "src/maskprism/viewer/static/drop/sample.webp")
+    expected = maskprism.load("sample").predict(PACKAGED / "sample.webp")
     assert page.locator(".instances button").count() == pytest.approx(len(expected), abs=1)
     page.reload()
     page.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
@@ -417,17 +406,22 @@ def test_the_camera_runs_through_the_model(filmed: Page) -> None:
 
 
 def _answer(text: str, route: Route) -> None:
-    """Answer with a script in place of the server's, under its headers."""
-    route.fulfill(response=route.fetch(), body=text)
+    """Answer with a script in place of the server's, under the headers of its worker."""
+    worker = route.fetch(url=route.request.url.rpartition("/")[0] + "/worker.js", method="GET")
+    route.fulfill(response=worker, body=text)
 
 
 @pytest.mark.parametrize("fails", ["open", "run"])
-def test_what_the_gpu_cannot_do_the_processor_does(page: Page, written: Path, fails: str) -> None:
-    """An adapter that opens no model, and one that fails while the model runs."""
+def test_what_the_gpu_cannot_do_the_processor_does(page: Page, fails: str) -> None:
+    """An adapter that opens no model, and one that fails while the model runs; its files are not in the package."""
     adapter = "Object.defineProperty(navigator, 'gpu', { value: { requestAdapter: async () => ({ info: {} }) } });"
-    worker = adapter + (written / "worker.js").read_text(encoding="utf-8")
-    types = {"worker.js": worker, "ort.webgpu.min.mjs": _FAILING_GPU.replace("FAILS", fails)}
-    for name, text in types.items():
+    worker = adapter + (PACKAGED / "worker.js").read_text(encoding="utf-8")
+    answers = {
+        "worker.js": worker,
+        "ort.webgpu.min.mjs": _FAILING_GPU.replace("FAILS", fails),
+        "ort-wasm-simd-threaded.asyncify.wasm": "",
+    }
+    for name, text in answers.items():
         page.route(f"**/{name}", partial(_answer, text))
     with page.expect_request("**/ort.webgpu.min.mjs"):
         page.get_by_role("button", name="Try the sample").click()
@@ -435,28 +429,36 @@ def test_what_the_gpu_cannot_do_the_processor_does(page: Page, written: Path, fa
     assert "in this browser (WASM)" in page.locator("footer").inner_text()
 
 
-def test_the_page_as_one_file_needs_no_server(offline: Callable[..., BrowserContext], written: Path) -> None:
-    page = offline().new_page()
-    page.goto((written / "maskprism-offline.html").as_uri())
-    page.get_by_role("button", name="Try the sample").click()
-    page.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
-    assert page.locator(".instances button").count() > 3
+def test_the_page_saved_as_one_file_needs_no_server(
+    page: Page, offline: Callable[..., BrowserContext], tmp_path: Path
+) -> None:
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="one file").click()
+    assert saved.value.suggested_filename == "maskprism-offline.html"
+    saved.value.save_as(tmp_path / "page.html")
+    whole = offline().new_page()
+    whole.goto((tmp_path / "page.html").as_uri())
+    assert whole.get_by_role("link").count() == 0
+    whole.get_by_role("button", name="Try the sample").click()
+    whole.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
+    assert whole.locator(".instances button").count() > 3
 
 
-def test_the_wheel_serves_the_page_itself(browser: Browser) -> None:
-    if not (RUNTIME / "dist").is_dir():
-        pytest.skip("needs onnxruntime-web (make viewer)")
-    process, address = start("--drop")
-    page = browser.new_page()
-    page.goto(address)
-    page.get_by_role("button", name="Try the sample").click()
-    page.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
-    for name in ("..%2f..%2fpage.py", "drop.css.map", "none"):
+def test_the_server_has_the_files_of_the_page_alone(page: Page, address: str) -> None:
+    for name in ("..%2f..%2fpage.py", "drop.css.map", "worker-offline.js", "none"):
         assert page.request.get(address + name).status == 404
-    page.close()
-    stop(process)
+
+
+def test_a_folder_for_any_web_server_holds_the_page_and_what_webgpu_needs(tmp_path: Path) -> None:
+    if not (ROOT / "viewer/node_modules/onnxruntime-web/dist").is_dir():
+        pytest.skip("needs onnxruntime-web (make viewer)")
+    subprocess.run([sys.executable, ROOT / "utils/make_static.py", tmp_path / "out"], check=True, capture_output=True)
+    there = {path.name for path in (tmp_path / "out").iterdir()}
+    script = (tmp_path / "out/worker.js").read_text(encoding="utf-8")
+    assert set(re.findall(r'"([\w.-]+\.(?:mjs|wasm|gz))"', script)) <= there
+    assert set(re.findall(r'(?:src|href)="([\w.-]+)"', (tmp_path / "out/index.html").read_text())) <= there
 
 
 def test_the_tables_are_those_of_python() -> None:
-    command = [sys.executable, VIEWER.parent / "utils" / "make_drop_tables.py", "--check"]
+    command = [sys.executable, ROOT / "utils" / "make_drop_tables.py", "--check"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0

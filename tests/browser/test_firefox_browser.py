@@ -278,9 +278,6 @@ def test_a_worst_mask_opens_in_the_report(firefox: Firefox, results: Path) -> No
 
 
 def test_the_sample_runs_in_the_browser(firefox: Firefox) -> None:
-    runtime = Path(__file__).parents[2] / "viewer" / "node_modules" / "onnxruntime-web" / "dist"
-    if not runtime.is_dir():
-        pytest.skip("needs onnxruntime-web (make viewer)")
     process, address = start("--drop")
     try:
         firefox.open(address)
