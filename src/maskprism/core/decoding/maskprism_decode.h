@@ -473,19 +473,18 @@ static inline void mpd_change(mpd_changes *c, int32_t y) {
     }
 }
 
-/* The first pixel of a cell with corners a and b on two sides of the threshold that is on the side of b. */
+/* The first pixel of a cell with corners a and b on two sides of the threshold that is on the side of b. The mask ends
+ * at `place` - 1/2. Pixels further from it than `near` need not be computed: rounding moves what is between a and b by less
+ * than a quarter of that, if the threshold is 0. */
 static inline int32_t mpd_cross(const mpd_axis *axis, int32_t cell, float a, float b, float threshold, mpd_span in) {
     const float *fraction = axis->fraction;
     const int side = a > threshold;
-    /* the first pixel whose centre lies behind the level, up to rounding: neighbours are computed without branches */
     const double place = ((double)cell + (double)((threshold - a) / (b - a)) + 0.5) * axis->scale + 0.5;
+    const double near = axis->scale / (1 << 20), rest = place - (int32_t)place;
     int32_t y = mpd_max(in.start, mpd_min((int32_t)place, in.stop));
-    const int before = mpd_mix(a, b, fraction[mpd_max(y - 1, in.start)]) > threshold;
-    const int after = mpd_mix(a, b, fraction[mpd_min(y, in.stop - 1)]) > threshold;
-    if (((y > in.start) & (before != side)) | ((y < in.stop) & (after == side))) {
-        while (y > in.start && (mpd_mix(a, b, fraction[y - 1]) > threshold) != side) y--;
-        while (y < in.stop && (mpd_mix(a, b, fraction[y]) > threshold) == side) y++;
-    }
+    if (threshold == 0 && rest > near && rest < 1 - near) return y;
+    while (y > in.start && (mpd_mix(a, b, fraction[y - 1]) > threshold) != side) y--;
+    while (y < in.stop && (mpd_mix(a, b, fraction[y]) > threshold) == side) y++;
     return y;
 }
 
