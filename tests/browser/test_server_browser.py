@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ def address(folder: Path) -> Iterator[str]:
         progress = httpx.get(f"{address}api/progress").json()
         if progress["examined"] == progress["total"]:
             break
+        time.sleep(0.1)
     yield address
     stop(process)
 
