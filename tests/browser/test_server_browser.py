@@ -411,7 +411,7 @@ def test_missed_instances_are_where_their_filter_leads(open_page: Open, folder: 
     for kind in ("images", "labels"):
         (tmp_path / kind / "val").mkdir(parents=True)
     (tmp_path / "data.yaml").write_text((folder / "data.yaml").read_text().replace(str(folder), str(tmp_path)))
-    for path in sorted((folder / "images" / "val").glob("scene*")):
+    for path in sorted((folder / "images" / "val").glob("scene*"))[:3]:
         (tmp_path / "images" / "val" / path.name).write_bytes(path.read_bytes())
         lines = (folder / "labels" / "val" / f"{path.stem}.txt").read_text().splitlines()
         lines.append("9 0.01 0.01 0.05 0.01 0.05 0.05 0.01 0.05")

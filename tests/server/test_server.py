@@ -127,6 +127,7 @@ def wait_for(client: Any) -> dict[str, Any]:
         progress = client.get("/api/progress").json()
         if progress["examined"] == progress["total"]:
             return progress
+        time.sleep(0.005)
 
 
 def header_of(scene: bytes) -> dict[str, Any]:
