@@ -24,6 +24,7 @@ from maskprism.analysis.labels.study import (
     _suggested_detection,
 )
 from maskprism.analysis.truth.overlaps import Region
+from maskprism.core.geometry import Letterbox
 from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.datasets.coco import RunLengths, bitmap_of
 from maskprism.datasets.scenes import draw_scene
@@ -138,6 +139,27 @@ def test_measuring_does_not_depend_on_the_order_of_prototypes(visited: list[Visi
             label_features(ImageEvidence(one, image.image), label, int(image.truth.classes[place]), beside)
             for one in (prediction, other)
         )
+        np.testing.assert_allclose(list(first.values()), list(second.values()), rtol=0.02, atol=0.02)
+
+
+def test_measuring_does_not_depend_on_the_size_of_the_image(visited: list[VisitedImage]) -> None:
+    """Detections, boxes and labels are compared on the letterboxed input."""
+    image = visited[1]
+    before = image.prediction.letterbox
+    height, width = before.image_hw
+    letterbox = Letterbox(
+        (3 * height, 3 * width), before.canvas_hw, before.content_hw, before.offset_yx, before.grid_hw
+    )
+    large = cv2.resize(image.image, (3 * width, 3 * height), interpolation=cv2.INTER_NEAREST)
+    for place, label in enumerate(regions_of(image)):
+        first, second = (
+            label_features(ImageEvidence(prediction, pixels), label, int(image.truth.classes[place]), [])
+            for prediction, pixels in (
+                (image.prediction, image.image),
+                (replace(image.prediction, letterbox=letterbox), large),
+            )
+        )
+        assert first["box_iou"] > 0.3 or first["mask_iou"] < 0.3
         np.testing.assert_allclose(list(first.values()), list(second.values()), rtol=0.02, atol=0.02)
 
 

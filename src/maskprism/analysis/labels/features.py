@@ -99,11 +99,6 @@ class ImageEvidence:
         """Their areas."""
         return np.array([mask.area for mask in self.masks], dtype=np.float64)
 
-    @cached_property
-    def boxes(self) -> Float32[np.ndarray, "N 4"]:
-        """The detections' boxes, x1, y1, x2, y2."""
-        return self.prediction.letterbox.to_canvas(self.prediction.extents.reshape(-1, 2, 2)).reshape(-1, 4)
-
     def overlaps(self, label: Region) -> np.ndarray:
         """IoU of each detection's mask with a label."""
         shared = np.array([mask.shared_with(label) for mask in self.masks], dtype=np.float64)
@@ -298,13 +293,13 @@ def _agreement(evidence: ImageEvidence, label: Region, class_id: int) -> dict[st
     shared = np.array([mask.shared_with(label) for mask in evidence.masks], dtype=np.float64)
     iou = shared / (areas + area - shared)
     box = (float(label.columns.start), float(label.rows.start), float(label.columns.stop), float(label.rows.stop))
-    overlaps = box_iou(np.array([box], dtype=np.float32), evidence.boxes)[0]
+    overlaps = box_iou(np.array([box], dtype=np.float32), evidence.prediction.extents)[0]
     best = int(iou.argmax())
     of_class = evidence.prediction.classes == class_id
     near = int((iou * of_class).argmax())
     known = bool(iou[near] * of_class[near] > 0)
     width, height = box[2] - box[0], box[3] - box[1]
-    x1, y1, x2, y2 = evidence.boxes[best].tolist()
+    x1, y1, x2, y2 = evidence.prediction.extents[best].tolist()
     close = overlaps[best] > 0.1
     within = (shared > 0.7 * areas) & (scores > 0.15)
     covers = np.sort(np.where(within, shared / area, 0))
