@@ -44,3 +44,11 @@ def test_confused_classes_are_counted_among_the_labelled_ones() -> None:
     assert (car.labelled, car.predicted, car.n_instances, car.n_labelled) == ("car", "truck", 1, 1)
     assert math.isnan(car.share.low)
     assert "too few images" in car.heading
+
+
+def test_a_label_that_two_detections_confuse_is_one() -> None:
+    found = diagnosis(30)
+    twice = SimpleNamespace(objects=found.objects, detections=[*found.detections, *found.detections])
+    truck, car = ErrorCards.of(cast("Diagnosis", twice)).pairs
+    assert (truck.n_instances, len(truck.cards)) == (30, len(ErrorCards.of(found).pairs[0].cards))
+    assert car.n_instances == 1

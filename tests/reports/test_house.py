@@ -186,6 +186,17 @@ def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "i.html").exists()
 
 
+def test_a_damaged_manifest_costs_its_own_result_alone(tmp_path: Path) -> None:
+    write(tmp_path / "basis")
+    (tmp_path / "damaged.manifest.json").write_text("{")
+    done = run("report", ".", "--out", "index.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "damaged.manifest.json: " in done.stderr
+    shown = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "damaged.manifest.json" in shown
+    assert tmp_path / "basis" / "basis.html" in links(tmp_path / "index.html")
+
+
 @pytest.mark.parametrize("url", ["../secret.png", "/etc/passwd", "..", "", "a/../../secret.png", "%2e%2e/secret.png"])
 def test_a_manifest_names_files_of_its_own_folder_only(url: str, tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(b"secret")

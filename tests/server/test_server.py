@@ -57,7 +57,7 @@ from maskprism.tables.judged_labels import LabelRow
 COMMAND = [sys.executable, "-m", "maskprism"]
 BASE = "http://127.0.0.1:8000"
 SECRET = b"the secret of the house"
-NAMES = ("a.png", "b ü #1?&.png", "sub dir/a.png", "<img src=x onerror=alert(1)>.png")
+NAMES = ("a.png", "b ü #1?&.png", "sub dir/a.png", "<img src=x onerror=alert(1)>.png", "two\nlines.png")
 
 
 @cache
@@ -1216,7 +1216,7 @@ def test_the_api_is_documented(folder: Path, model: Model) -> None:
     assert len(routes) == 9
     for route in routes:
         method = "POST" if "POST" in route.methods else "GET"
-        assert f"`{method} {route.path.replace('{name:path}', 'NAME')}" in page
+        assert f"`{method} {route.path.replace('{name:file}', 'NAME')}" in page
     for name in (*(field.name for field in fields(Query) if field.name != "classes"), "class"):
         assert f"`{name}" in page
     for kind in (*SHOWS, *SORTS):

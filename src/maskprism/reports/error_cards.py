@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -191,19 +191,20 @@ def _share(hits: Sequence[bool], images: Sequence[str], comparisons: int = 1) ->
 def _pairs(found: Diagnosis) -> list[ConfusedPair]:
     """Return the pairs of classes that are confused most often."""
     labelled = {(one.image, one.object): one.class_name for one in found.objects}
-    confused: dict[tuple[str, str], list[ErrorCard]] = {}
+    confused: dict[tuple[str, str], dict[tuple[str, int], ErrorCard]] = {}
     for one in sorted(found.detections, key=lambda one: -one.score):
         if one.error != "class" or (name := labelled.get((one.image, one.object))) is None:
             continue
         card = ErrorCard("class", one.image, one.instance, one.object, f"{one.class_name} {one.score:.2f}")
-        confused.setdefault((name, one.class_name), []).append(card)
+        # a label that several detections take for another class is one confused label
+        confused.setdefault((name, one.class_name), {}).setdefault((one.image, one.object), card)
     pairs = sorted(confused.items(), key=lambda item: (-len(item[1]), item[0]))
     classes = Counter(labelled.values())
     return [
         ConfusedPair(
             *names,
-            _share_of(found, labelled, names[0], cards, len(confused)),
-            cards[:_OF_PAIR],
+            _share_of(found, labelled, names[0], cards.keys(), len(confused)),
+            list(cards.values())[:_OF_PAIR],
             len(cards),
             classes[names[0]],
         )
@@ -215,9 +216,8 @@ def _share_of(
     found: Diagnosis,
     labelled: Mapping[tuple[str, int], str],
     name: str,
-    cards: Sequence[ErrorCard],
+    taken: Collection[tuple[str, int]],
     n_pairs: int,
 ) -> Interval:
-    taken = {(card.image, card.object) for card in cards}
     own = [key for key, of in labelled.items() if of == name]
     return _share([key in taken for key in own], [image for image, _ in own], n_pairs)

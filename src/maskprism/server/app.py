@@ -14,6 +14,7 @@ from string import Template
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -35,6 +36,15 @@ _ASSETS = (
 )
 _UPLOADS_AT_ONCE = 4
 _PATIENCE = 2
+
+
+class _FileConvertor(PathConvertor):
+    """The name of a file: any characters, line breaks among them."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("file", _FileConvertor())
 """An upload waits for its turn this many times as long as one may take: those before it are cut off by then."""
 
 
@@ -68,10 +78,10 @@ def create_app(
         Route("/api/map", api.map),
         Route("/api/images", api.images),
         Route("/api/progress", api.progress),
-        Route("/api/images/{name:path}", api.image),
-        Route("/api/scenes/{name:path}", api.scene),
-        Route("/api/thumbnails/{name:path}", api.thumbnail),
-        Route("/api/crops/{name:path}", api.crop),
+        Route("/api/images/{name:file}", api.image),
+        Route("/api/scenes/{name:file}", api.scene),
+        Route("/api/thumbnails/{name:file}", api.thumbnail),
+        Route("/api/crops/{name:file}", api.crop),
         Route("/api/prototypes", api.prototypes),
         Route("/api/uploads", api.upload, methods=["POST"]),
     ]

@@ -52,7 +52,7 @@ def write_index(folders: Sequence[Path], out: Path, *, order: Sequence[str] = ()
     InputError
         If there is no result, or a name is taken.
     MaskprismError
-        If a manifest is damaged, or a file cannot be read or written.
+        If a file cannot be read or written.
     """
     try:
         results, notes = results_in(folders)
@@ -89,18 +89,21 @@ def write_index(folders: Sequence[Path], out: Path, *, order: Sequence[str] = ()
 
 
 def results_in(folders: Sequence[Path]) -> tuple[list[Result], list[str]]:
-    """Return the results in folders, each once, and notes on pages of results that are not among them."""
+    """Return the results in folders, each once, and notes on damaged manifests and on pages that are not among them."""
     results: dict[Path, Result] = {}
     pages: dict[Path, Path] = {}
+    notes = []
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder}: is not a folder; expected one with results of maskprism")
         for path in _files_in(folder):
             if path.name.endswith(SUFFIX):
-                results.setdefault(path.resolve(), Result(path, read_manifest(path)))
+                try:
+                    results.setdefault(path.resolve(), Result(path, read_manifest(path)))
+                except MaskprismError as error:
+                    notes.append(str(error))
             elif path.suffix == ".html" and _is_ours(path):
                 pages.setdefault(path.resolve(), path)
-    notes = []
     for path, result in list(results.items()):
         pages.pop(result.page.resolve(), None)
         if not result.needs_page and not (_is_ours if result.page.suffix == ".html" else Path.exists)(result.page):
