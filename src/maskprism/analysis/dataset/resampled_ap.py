@@ -19,7 +19,8 @@ IOU_THRESHOLDS = tuple(step / 100 for step in range(50, 100, 5))
 MOST_GROUPS = 200
 """More images than this are resampled in this number of random groups of images, to bound time and memory."""
 _EVERYTHING = (0.0, 1e10)
-_CHUNK = 2**22
+_CHUNK = 2**16
+"""Resamples times detections that are computed together: so few that they stay in the cache of a processor."""
 _ROUNDED_UP = np.linspace(0, 1, 101) > np.arange(101) / 100
 """Recalls that COCO's evaluation rounds up, so that a recall of exactly so much does not reach them."""
 
