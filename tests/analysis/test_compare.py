@@ -23,6 +23,7 @@ from helpers.in_process import command as run
 from helpers.in_process import says
 from helpers.strategies import boxes, predictions, seeds
 from helpers.tiny_models import Tiny
+from helpers.undrawn import without_drawing
 from maskprism import MaskprismError, Prediction
 from maskprism.analysis.comparison.logit_drift import LogitDrift
 from maskprism.analysis.comparison.paired_run import compare, same_canvas
@@ -701,7 +702,7 @@ def correction() -> Correction:
     return Correction(rng.normal(0, 0.05, (1, 32, 32)), rng.normal(0, 0.1, (1, 32)))
 
 
-def test_the_command_compares_with_labels(labelled: Path, tmp_path: Path) -> None:
+def test_the_command_compares_with_labels(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = maskprism.models.SAMPLE_MODEL
     file = correction().write(tmp_path / "correction.json")
     images = labelled.parent / "images"
@@ -714,6 +715,7 @@ def test_the_command_compares_with_labels(labelled: Path, tmp_path: Path) -> Non
     told = json.loads((tmp_path / "o" / "comparison.json").read_text())["truth"]
     assert told["all"]["instances"] == sum(one["instances"] for one in told["by_size"])
     assert {"truth.png", "changed.png"} <= {path.name for path in (tmp_path / "o").iterdir()}
+    without_drawing(monkeypatch)
     result = run("compare", *common, "--overwrite")
     assert result.returncode == 0, result.stderr
     assert "a model was tuned" not in result.stderr
@@ -740,6 +742,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, images: list[np.ndarray]) ->
     return folder
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_judges(files: Path, tmp_path: Path) -> None:
     result = run("compare", files / "float.onnx", files / "float.onnx", "--images", files / "photos")
     assert result.returncode == 0, result.stderr
@@ -757,6 +760,7 @@ def test_the_command_judges(files: Path, tmp_path: Path) -> None:
     assert "PASS: the same within the tolerance (exit code 0)." in result.stdout
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_results_are_no_input_of_the_next_run(files: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     for image in (files / "photos").iterdir():

@@ -93,6 +93,7 @@ def test_a_folder_without_a_name_is_refused_like_any(command: str, name: str, gi
     assert "is a folder; expected the name of a file" in done.stderr
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_explaining_again_leaves_nothing_of_the_run_before(given: dict[str, Any], tmp_path: Path) -> None:
     command = line(FOLDERS["explain"], given, tmp_path / "out")
     assert run(*command, "--instance", "0", "--limit", "1").returncode == 0
