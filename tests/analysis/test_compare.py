@@ -801,8 +801,10 @@ def test_comparing_imports_nothing_heavy() -> None:
 # --- real weights
 
 
-def test_int8_of_a_real_network(real_data: Path) -> None:
+def test_int8_of_a_real_network(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the search for a fault of the input, which runs the real model 50 times; others test it."""
     pytest.importorskip("ai_edge_litert")
+    monkeypatch.setattr("maskprism.analysis.comparison.paired_run.find_input_fault", lambda *_: None)
     pairs = [real_data / "models" / name for name in ("yolov8n-seg.onnx", "yolov8n-seg_int8.tflite")]
     found = compare(*pairs, real_data / "images")
     assert found.similarity.shared
