@@ -23,7 +23,6 @@ from helpers.in_process import command as run
 from helpers.in_process import says
 from helpers.strategies import boxes, predictions, seeds
 from helpers.tiny_models import Tiny
-from helpers.undrawn import without_drawing
 from maskprism import MaskprismError, Prediction
 from maskprism.analysis.comparison.logit_drift import LogitDrift
 from maskprism.analysis.comparison.paired_run import compare, same_canvas
@@ -702,7 +701,7 @@ def correction() -> Correction:
     return Correction(rng.normal(0, 0.05, (1, 32, 32)), rng.normal(0, 0.1, (1, 32)))
 
 
-def test_the_command_compares_with_labels(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_compares_with_labels(labelled: Path, tmp_path: Path) -> None:
     sample = maskprism.models.SAMPLE_MODEL
     file = correction().write(tmp_path / "correction.json")
     images = labelled.parent / "images"
@@ -715,7 +714,6 @@ def test_the_command_compares_with_labels(labelled: Path, tmp_path: Path, monkey
     told = json.loads((tmp_path / "o" / "comparison.json").read_text())["truth"]
     assert told["all"]["instances"] == sum(one["instances"] for one in told["by_size"])
     assert {"truth.png", "changed.png"} <= {path.name for path in (tmp_path / "o").iterdir()}
-    without_drawing(monkeypatch)
     result = run("compare", *common, "--overwrite")
     assert result.returncode == 0, result.stderr
     assert "a model was tuned" not in result.stderr
