@@ -740,6 +740,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, images: list[np.ndarray]) ->
     return folder
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_judges(files: Path, tmp_path: Path) -> None:
     result = run("compare", files / "float.onnx", files / "float.onnx", "--images", files / "photos")
     assert result.returncode == 0, result.stderr
@@ -757,6 +758,7 @@ def test_the_command_judges(files: Path, tmp_path: Path) -> None:
     assert "PASS: the same within the tolerance (exit code 0)." in result.stdout
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_results_are_no_input_of_the_next_run(files: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     for image in (files / "photos").iterdir():
@@ -797,8 +799,10 @@ def test_comparing_imports_nothing_heavy() -> None:
 # --- real weights
 
 
-def test_int8_of_a_real_network(real_data: Path) -> None:
+def test_int8_of_a_real_network(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the search for a fault of the input, which runs the real model 50 times; others test it."""
     pytest.importorskip("ai_edge_litert")
+    monkeypatch.setattr("maskprism.analysis.comparison.paired_run.find_input_fault", lambda *_: None)
     pairs = [real_data / "models" / name for name in ("yolov8n-seg.onnx", "yolov8n-seg_int8.tflite")]
     found = compare(*pairs, real_data / "images")
     assert found.similarity.shared

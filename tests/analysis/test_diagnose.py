@@ -664,6 +664,7 @@ def test_small_pictures_show_errors_solid_or_striped_on_dimmed_greys() -> None:
 # --- the command ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_command(data: Path, tmp_path: Path) -> None:
     (tmp_path / "scenes").symlink_to(data.parent)
     result = run(

@@ -477,8 +477,9 @@ def test_of_too_few_images_no_gain_is_claimed(tuned: Tuning) -> None:
 
 
 def test_the_same_seed_gives_the_same_correction(damaged: Path, dataset: Path) -> None:
+    model = load(damaged)
     found = [
-        tune(open_dataset(dataset), load(damaged), folds=3, limit=4, seed=seed, workers=workers)
+        tune(open_dataset(dataset), model, folds=3, limit=4, seed=seed, workers=workers)
         for seed, workers in ((0, 1), (0, 2), (1, 2))
     ]
     np.testing.assert_array_equal(found[0].correction.maps, found[1].correction.maps)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ from maskprism.datasets.scenes import draw_scene
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-pytest.importorskip("marimo", reason="needs the package marimo")
+if find_spec("marimo") is None:  # importing it takes long, also where the tests of browsers do not run
+    pytest.skip("needs the package marimo", allow_module_level=True)
 
 NOTEBOOK = """
 import marimo

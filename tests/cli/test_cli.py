@@ -99,6 +99,7 @@ def test_explain_writes_every_picture(model: Path, images: Path, tmp_path: Path)
     assert written == {f"{name}/{kind}.png" for name in ("a", "b ü", "sub dir/a") for kind in kinds}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_explain_takes_several_images_and_instances(model: Path, images: Path, tmp_path: Path) -> None:
     images = [images / "a.png", images / "sub dir" / "a.png"]
     result = run("explain", *images, "--model", model, "--out", tmp_path, "--overwrite", "--instance", "all")
@@ -110,6 +111,7 @@ def test_explain_takes_several_images_and_instances(model: Path, images: Path, t
     assert (tmp_path / "9" / "a" / "overview.png").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_results_are_no_input_of_the_next_run(model: Path, images: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes((images / "a.png").read_bytes())
     for _ in range(2):
@@ -162,6 +164,7 @@ def test_extract_writes_a_table(model: Path, images: Path, tmp_path: Path) -> No
     says(mixed, "conf: 0.25 in the table, 0.5 now", "overwrite")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_frames_of_a_video_get_folders_alike(model: Path, images: Path, tmp_path: Path) -> None:
     frame = cv2.imread(str(images / "a.png"))
     video = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, frame.shape[1::-1])
@@ -177,8 +180,9 @@ def test_frames_of_a_video_get_folders_alike(model: Path, images: Path, tmp_path
 def test_ctrl_c_says_how_to_go_on(model: Path, images: Path, tmp_path: Path) -> None:
     many = tmp_path / "many"
     many.mkdir()
-    for number in range(20_000):  # more than any machine reads before the signal
-        (many / f"{number}.png").symlink_to(images / "a.png")
+    cv2.imwrite(str(tmp_path / "large.png"), np.zeros((4000, 6000), np.uint8))
+    for number in range(200):  # more than any machine reads before the signal
+        (many / f"{number}.png").symlink_to(tmp_path / "large.png")
     process = subprocess.Popen(
         [*COMMAND, "extract", many, "--model", model, "--out", tmp_path / "t.csv"],
         stdout=subprocess.PIPE,
@@ -229,6 +233,7 @@ def test_demo_tells_the_whole_story(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     says(run("demo", "--out", tmp_path / "file"), "cannot be written")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_bundled_model_is_named(images: Path, tmp_path: Path) -> None:
     spec = json.loads(run("info", "sample", "--json").stdout)
     assert (spec["name"], spec["layout"], spec["prototypes"]) == ("sample.onnx", "yolov8", 32)

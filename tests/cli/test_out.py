@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from helpers.in_process import command as run
+from helpers.tiny_models import Tiny
 from maskprism._common.files import write_atomically, written_together
 from maskprism.datasets.scenes import write_dataset
 from maskprism.errors import MaskprismError
@@ -93,6 +94,7 @@ def test_a_folder_without_a_name_is_refused_like_any(command: str, name: str, gi
     assert "is a folder; expected the name of a file" in done.stderr
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_explaining_again_leaves_nothing_of_the_run_before(given: dict[str, Any], tmp_path: Path) -> None:
     command = line(FOLDERS["explain"], given, tmp_path / "out")
     assert run(*command, "--instance", "0", "--limit", "1").returncode == 0
@@ -143,7 +145,7 @@ def test_a_missing_out_is_told_as_missing() -> None:
 
 
 def test_results_of_several_files_appear_together(
-    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: dict[str, Any], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed while it writes, `reduce` leaves nothing that it would refuse when it is called again."""
     rename, targets = Path.replace, list[str]()
@@ -158,7 +160,8 @@ def test_results_of_several_files_appear_together(
 
     monkeypatch.setattr(Path, "replace", renamed)
     pytest.importorskip("onnx", reason="onnx, which writes the model, is not installed")
-    assert run(*line(FILES["reduce"][0], given, tmp_path / "small.onnx")).returncode == 0
+    model = Tiny(prototypes=9).save(tmp_path_factory.mktemp("model") / "tiny.onnx")
+    assert run(*line(FILES["reduce"][0], {**given, "model": model}, tmp_path / "small.onnx")).returncode == 0
     assert targets == [
         "small.masks.png",
         "small.curve.png",

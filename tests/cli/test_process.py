@@ -292,6 +292,7 @@ def test_one_call_of_print_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
     assert err.splitlines() == [r"note: a\u000ab", r"maskprism: a\u000ab"]
 
 
+@pytest.mark.usefixtures("undrawn")
 @posix
 def test_line_ends_in_names_of_files_and_classes_begin_no_line(tmp_path: Path, image: Path) -> None:
     import json
@@ -334,6 +335,7 @@ def escaped(text: str) -> None:
     assert r"\u202e" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 @posix
 def test_names_of_files_and_classes_cannot_write_on_the_terminal(tmp_path: Path, image: Path) -> None:
     import json

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import os
 import resource
 import shutil
@@ -15,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from fuzz.attempt import Failure, attempt
+from helpers.copied_process import copying
 
 Attempt = Callable[[str, int, Path], "Failure | None"]
 
@@ -52,8 +52,7 @@ class _Worker:
         self.start()
 
     def start(self) -> None:
-        context = mp.get_context("forkserver")  # a process is a copy of one that has imported the package
-        context.set_forkserver_preload(["fuzz.attempt"])
+        context = copying()
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, self.folder, self.attempt), daemon=True)
         self.process.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 
 import numpy as np
@@ -61,23 +60,19 @@ def suppress(boxes: list[list[float]], scores: list[float], classes: list[int], 
     return kept
 
 
-def stretched(line: list[float], length: int) -> list[float]:
-    """A line of samples at another length: aligned pixel centres, linear in between, ends repeated."""
-    result = []
-    for i in range(length):
-        place = (i + 0.5) * len(line) / length - 0.5
-        place = min(max(place, 0.0), len(line) - 1.0)
-        left = math.floor(place)
-        right = min(left + 1, len(line) - 1)
-        result.append(line[left] + (line[right] - line[left]) * (place - left))
-    return result
+def stretched(samples: np.ndarray, length: int) -> np.ndarray:
+    """Rows of samples at another length: aligned pixel centres, linear in between, ends repeated."""
+    last = len(samples) - 1
+    places = np.clip([(i + 0.5) * len(samples) / length - 0.5 for i in range(length)], 0, last)
+    above = np.floor(places).astype(int)
+    below = np.minimum(above + 1, last)
+    return samples[above] + (samples[below] - samples[above]) * (places - above)[:, None]
 
 
 def resized(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear: every row, then every column."""
-    rows = [stretched(row, width) for row in np.asarray(values, dtype=float).tolist()]
-    columns = [stretched([row[x] for row in rows], height) for x in range(width)]
-    return np.array(columns).T
+    """Bilinear: along every row, then along every column."""
+    wide = stretched(np.asarray(values, dtype=float).T, width).T
+    return stretched(wide, height)
 
 
 def unpadded(values: np.ndarray, letterbox: Letterbox, unpad: str) -> np.ndarray:
@@ -128,12 +123,9 @@ def resampled(values: np.ndarray, letterbox: Letterbox, size: str, unpad: str) -
 def inside(shape: tuple[int, int], box: list[float], padding: int = 0, rounded: bool = False) -> np.ndarray:
     """Which pixels of an image lie in the box: `x1 <= x < x2` and `y1 <= y < y2`, by their index."""
     x1, y1, x2, y2 = (round(edge) for edge in box) if rounded else box
-    return np.array(
-        [
-            [x1 - padding <= x < x2 + padding and y1 - padding <= y < y2 + padding for x in range(shape[1])]
-            for y in range(shape[0])
-        ]
-    ).reshape(shape)
+    rows = np.array([y1 - padding <= y < y2 + padding for y in range(shape[0])])
+    columns = np.array([x1 - padding <= x < x2 + padding for x in range(shape[1])])
+    return rows[:, None] & columns
 
 
 def cropped_softly(

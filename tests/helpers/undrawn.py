@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from maskprism.drawing import raster
 from maskprism.drawing.figures import LiteralFigure
 
 PNG = cv2.imencode(".png", np.zeros((9, 16, 3), np.uint8))[1].tobytes()
@@ -16,7 +17,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="16pt" height="9pt" viewBo
 
 
 def without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have matplotlib figures made, and saved as small black pictures or empty SVGs."""
+    """Have figures and sheets made, and saved as small black pictures or empty SVGs."""
 
     def savefig(figure: LiteralFigure, target: Any, **settings: Any) -> None:
         data = SVG if settings.get("format") == "svg" else PNG
@@ -26,3 +27,5 @@ def without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
             Path(target).write_bytes(data)
 
     monkeypatch.setattr(LiteralFigure, "savefig", savefig)
+    monkeypatch.setattr(raster, "draw_with_photos", lambda sheet: (np.zeros((9, 16, 3), np.uint8), []))
+    monkeypatch.setattr(raster, "encode_png", lambda picture, photos=(): PNG)

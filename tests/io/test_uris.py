@@ -378,7 +378,7 @@ def test_a_crash_at_any_moment_loses_and_doubles_nothing(
         filesystem = PyFileSystem(FSSpecHandler(memory))
         monkeypatch.setattr("maskprism.io.uris._WHOLE_PUTS", (filesystem.type_name,))
 
-    def start(out: str) -> None:
+    def before(out: str) -> None:
         if scenario == "added":
             extract(few, fake_model(), out, workers=1)
         if scenario == "overwritten":
@@ -388,13 +388,15 @@ def test_a_crash_at_any_moment_loses_and_doubles_nothing(
         extract(folder, fake_model(), out, workers=1, flush_s=0, overwrite=overwrite)
 
     reference = str(tmp_path / f"reference{suffix}")
-    start(reference)
+    before(reference)
     go(reference)
+    before(f"memory://before/t{suffix}")
+    earlier = {name.removeprefix("/before"): memory.cat(name) for name in memory.find("/before")}
     moment = crashes = 0
     while crashes == moment:
         moment += 1
         out = f"memory://crash{moment}/t{suffix}"
-        start(out)
+        memory.pipe({f"/crash{moment}{name}": data for name, data in earlier.items()})
         remaining = [moment]
 
         def crashing(function: Callable[..., object], remaining: list[int] = remaining) -> Callable[..., object]:

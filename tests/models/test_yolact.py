@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import onnx
@@ -167,13 +168,21 @@ def test_nothing_above_the_threshold_gives_rows_of_length_zero():
 
 def tables(classes=80, k=32, side=550, kind="base", grid=138, seed=0):
     """loc, conf, mask, priors, proto as a model for COCO gives them."""
+    return list(_tables(classes, k, side, kind, grid, seed))
+
+
+@cache
+def _tables(classes, k, side, kind, grid, seed):
     rng = np.random.default_rng(seed)
     priors = made_priors(kind, (side, side))
     loc = rng.normal(0, 1, (1, len(priors), 4)).astype(np.float32)
     conf = np.exp(rng.normal(0, 1, (1, len(priors), classes + 1))).astype(np.float32)
     conf /= conf.sum(axis=2, keepdims=True)
     mask = np.tanh(rng.normal(0, 1, (1, len(priors), k))).astype(np.float32)
-    return [loc, conf, mask, priors, np.zeros((1, grid, grid, k), dtype=np.float32)]
+    made = loc, conf, mask, priors, np.zeros((1, grid, grid, k), dtype=np.float32)
+    for table in made:
+        table.flags.writeable = False
+    return made
 
 
 NAMES = ("loc", "conf", "mask", "priors", "proto")
@@ -286,6 +295,7 @@ def test_finished_corners_are_known_by_their_name():
     layout = found([*outputs[:3], outputs[4]], ("boxes", "conf", "mask", "proto"))
     assert layout.corners
     assert layout.notes == ("priors: none, boxes are finished corners",)
+    outputs[:2] = [table.copy() for table in outputs[:2]]
     outputs[0][0, :2] = [[0.1, 0.2, 0.5, 0.6], [0.5, 0.5, 1, 1]]
     outputs[1][0] = np.eye(1, 81)
     outputs[1][0, :2] = [np.eye(81)[5], np.eye(81)[6]]

@@ -246,6 +246,7 @@ def read(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_roles_are_printed_and_written(model: Path, image: Path, tmp_path: Path) -> None:
     result = run(image, "--model", model, "--out", tmp_path, "--overwrite", "--top", 3)
     assert result.returncode == 0, result.stderr
@@ -310,6 +311,7 @@ def test_every_question_is_answered(model: Path, image: Path, tmp_path: Path) ->
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_baselines_and_metrics(model: Path, image: Path, tmp_path: Path) -> None:
     asked = ("--instance", 0, "--at", "60,50", "--baseline", "mean", "--attribution", "--metric", "dice")
     result = run(image, "--model", model, "--out", tmp_path, "--overwrite", *asked)
@@ -330,6 +332,7 @@ def test_other_baselines_and_metrics(model: Path, image: Path, tmp_path: Path) -
     assert [ax.get_ylabel() for ax in drawn.axes][2] == "Dice"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_pixel_chooses_its_instance(model: Path, image: Path, tmp_path: Path) -> None:
     prediction = maskprism.load(model).predict(image)
     x1, y1, x2, y2 = prediction[1].box

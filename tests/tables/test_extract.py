@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import random
 import re
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 import pytest
 
 import maskprism
+from helpers.copied_process import copying
 from helpers.fake_network import extract_slowly, fake_model, network, v5_model, write_images
 from helpers.written_tables import Crash, assert_same, images_of, write_video
 from maskprism._common.parallel import in_order
@@ -331,8 +331,7 @@ def test_killed_and_started_again_gives_the_rows_of_an_uninterrupted_run(tmp_pat
     write_images(tmp_path / "photos", 40)
     reference, out = tmp_path / f"reference{suffix}", tmp_path / "out" / f"t{suffix}"
     extract(tmp_path / "photos", fake_model(), reference)
-    context = multiprocessing.get_context("forkserver")  # a process is a copy of one that has imported the package
-    context.set_forkserver_preload(["helpers.fake_network"])
+    context = copying()
     rng = random.Random(7)
     already: list[int] = []
     kills = 0

@@ -360,6 +360,7 @@ def test_a_scene_has_the_roles_of_the_exact_prototypes(bits: Any) -> None:
     assert found == [maskprism.roles(instance).named for instance in prediction]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_roles_of_explain_and_page_are_the_same_on_a_real_image(real_data: Path, tmp_path: Path) -> None:
     model, image = maskprism.load(real_data / "models" / "yolov8n-seg.onnx"), real_data / "images" / "bus.jpg"
     prediction = model.predict(image)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from maskprism.errors import MissingExtraError
 from maskprism.models.correction import Correction
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Float64
+    from jaxtyping import Bool, Float32, Float64
 
     from maskprism.analysis.tuning.evidence import Evidence
 
@@ -85,65 +85,105 @@ class Objective:
     """
 
     def __init__(self, evidence: Evidence, parts: Sequence[slice], setting: Setting, images: int) -> None:
-        self._evidence, self._setting, self._ridge = evidence, setting, setting.ridge / images
-        self._blocks = list(_blocks(parts if setting.views else _unaltered(evidence, parts)))
-        self._total = sum(float(evidence.weights[block].sum()) for block in self._blocks)
+        self._setting, self._ridge = setting, setting.ridge / images
+        slices = list(_blocks(parts if setting.views else _unaltered(evidence, parts)))
+        total = sum(float(evidence.weights[block].sum()) for block in slices)
         squares = sum(
             float(np.einsum("n,nk->", evidence.weights[block], evidence.coefficients[block].astype(np.float64) ** 2))
-            for block in self._blocks
+            for block in slices
         )
         k = evidence.coefficients.shape[1]
         self.shape = (setting.levels + (setting.levels > 1), k, k + 1)
-        self.scale = OFFSETS * float(np.sqrt(squares / max(self._total * k, _TINY))) or 1.0
+        self.scale = OFFSETS * float(np.sqrt(squares / max(total * k, _TINY))) or 1.0
+        self._blocks = [_Block.of(evidence, block, setting.levels, self.scale, total) for block in slices]
 
     def __call__(self, x: Float64[np.ndarray, " P"]) -> tuple[float, Float64[np.ndarray, " P"]]:
         """The value at x, and its gradient."""
-        correction = self.correction(x)
+        of_level = self._of_level(x)
         value, gradient = 0.0, np.zeros((self._setting.levels, *self.shape[1:]))
         for block in self._blocks:
-            losses, slopes = self._of_block(block, correction)
+            losses, slopes = block.losses(of_level)
             value += losses
-            wide = np.concatenate(
-                [
-                    self._evidence.coefficients[block].astype(np.float64),
-                    np.full((len(slopes), 1), self.scale),
-                ],
-                axis=1,
-            )
-            for level in range(self._setting.levels):
-                chosen = self._levels(block) == level
-                gradient[level] += slopes[chosen].T @ wide[chosen]
+            for level, chosen in enumerate(block.of_level):
+                gradient[level] += slopes[chosen].T @ block.wide[chosen]
         if self._setting.levels > 1:
             gradient = np.concatenate([gradient.sum(axis=0, keepdims=True), SPREAD * gradient])
         return value + self._ridge * float(x @ x), gradient.ravel() + 2 * self._ridge * x
 
     def correction(self, x: Float64[np.ndarray, " P"]) -> Correction:
         """Return the correction that parameters stand for."""
+        of_level = self._of_level(x)
+        return Correction(of_level[:, :, :-1].copy(), of_level[:, :, -1] * self.scale)
+
+    def _of_level(self, x: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, "L K K+1"]:
+        """Return (A, b / scale) of each level."""
         parameters = x.reshape(self.shape)
-        if self._setting.levels > 1:
-            parameters = parameters[:1] + SPREAD * parameters[1:]
-        return Correction(parameters[:, :, :-1].copy(), parameters[:, :, -1] * self.scale)
+        return parameters[:1] + SPREAD * parameters[1:] if self._setting.levels > 1 else parameters
 
-    def _levels(self, block: slice) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        levels = self._evidence.levels[block]
-        return levels if self._setting.levels > 1 else np.zeros_like(levels)
 
-    def _of_block(self, block: slice, correction: Correction) -> tuple[float, Float64[np.ndarray, "N K"]]:
-        """Return the weighted losses of a block, and their slopes by the coefficients of each instance."""
-        own = self._evidence
-        prototypes, inside, pixels = own.prototypes[block], own.inside[block], own.pixels[block]
-        coefficients = correction.coefficients(own.coefficients[block], self._levels(block))
-        weights = own.weights[block] / np.float32(self._total)
-        steep = np.float32(SHARPNESS) * own.factors[block, None]
-        logits = np.matmul(prototypes, (steep * coefficients)[:, :, None])[:, :, 0]
-        probability = np.float32(0.5) * (np.float32(1) + np.tanh(np.float32(0.5) * logits))
-        shared = np.einsum("nm,nm,nm->n", pixels, probability, inside)
-        either = np.einsum("nm,nm->n", pixels, probability + inside - probability * inside) + own.outside[block]
-        either = np.maximum(either, np.float32(_TINY))
-        slope = (shared[:, None] * (1 - inside) - either[:, None] * inside) * pixels / either[:, None] ** 2
-        slope *= probability * (1 - probability) * weights[:, None]
-        by_coefficient = np.matmul(slope[:, None, :], prototypes)[:, 0] * steep
-        return float(np.dot(weights.astype(np.float64), 1 - shared / either)), by_coefficient.astype(np.float64)
+class _Block(NamedTuple):
+    """Evidence of some instances, with all that stays the same while a correction is searched.
+
+    Attributes
+    ----------
+    wide
+        The coefficients, and the scale of the offsets behind them.
+    of_level
+        Which instances come from each level that has a correction of its own.
+    steep
+        What the logits are multiplied by.
+    within, beside
+        How many pixels each stands for, in the ground truth and beside it.
+    truth
+        Pixels of the ground truth.
+    weights
+        Of all evidence, they add up to 1.
+    """
+
+    prototypes: Float32[np.ndarray, "N M K"]
+    wide: Float64[np.ndarray, "N K+1"]
+    of_level: list[slice | Bool[np.ndarray, " N"]]
+    steep: Float32[np.ndarray, "N 1"]
+    within: Float32[np.ndarray, "N M"]
+    beside: Float32[np.ndarray, "N M"]
+    truth: Float32[np.ndarray, " N"]
+    weights: Float32[np.ndarray, " N"]
+
+    @classmethod
+    def of(cls, evidence: Evidence, block: slice, levels: int, scale: float, total: float) -> _Block:
+        coefficients = evidence.coefficients[block].astype(np.float64)
+        within = evidence.pixels[block] * evidence.inside[block]
+        return cls(
+            prototypes=evidence.prototypes[block],
+            wide=np.concatenate([coefficients, np.full((len(coefficients), 1), scale)], axis=1),
+            of_level=[evidence.levels[block] == level for level in range(levels)] if levels > 1 else [slice(None)],
+            steep=np.float32(SHARPNESS) * evidence.factors[block, None],
+            within=within,
+            beside=evidence.pixels[block] - within,
+            truth=within.sum(axis=1) + evidence.outside[block],
+            weights=evidence.weights[block] / np.float32(total),
+        )
+
+    def losses(self, of_level: Float64[np.ndarray, "L K K+1"]) -> tuple[float, Float64[np.ndarray, "N K"]]:
+        """Return the weighted losses, and their slopes by the coefficients of each instance."""
+        corrected = self.wide[:, :-1].copy()
+        for chosen, parameters in zip(self.of_level, of_level, strict=True):
+            corrected[chosen] += self.wide[chosen] @ parameters.T
+        steep = self.steep * corrected.astype(np.float32)
+        probability = np.matmul(self.prototypes, steep[:, :, None])[:, :, 0]
+        probability *= np.float32(0.5)
+        np.tanh(probability, out=probability)
+        probability += np.float32(1)
+        probability *= np.float32(0.5)
+        shared = np.einsum("nm,nm->n", self.within, probability)
+        either = np.maximum(self.truth + np.einsum("nm,nm->n", self.beside, probability), np.float32(_TINY))
+        per_either = self.weights / either
+        slope = self.beside * (per_either * shared / either)[:, None]
+        slope -= self.within * per_either[:, None]
+        slope *= probability
+        slope *= np.float32(1) - probability
+        by_coefficient = np.matmul(slope[:, None, :], self.prototypes)[:, 0] * self.steep
+        return float(np.dot(self.weights.astype(np.float64), 1 - shared / either)), by_coefficient.astype(np.float64)
 
 
 def fit(
