@@ -30,7 +30,9 @@ _STYLE = (
     "<style>svg{--ink:#222;--muted:#696969;--frame:#dedede;fill:var(--ink)}"
     "@media (prefers-color-scheme:dark){svg{--ink:#e9e7e3;--muted:#a8a5a0;--frame:#3d4148}}</style>"
 )
-_DARK_MAPS = "<style>@media (prefers-color-scheme:dark){image{filter:invert(.885) hue-rotate(180deg)}}</style>"
+_DARK_MAPS = (
+    f"<defs>{palette.DARK_FILTER}</defs><style>@media (prefers-color-scheme:dark){{image{{filter:url(#dark)}}}}</style>"
+)
 """Zero is dark on a dark page: the same hues on a scale that does not glare. Dots, also images, keep their colours."""
 _ROLES = {"ink": palette.INK, "muted": palette.MUTED, "frame": palette.FRAME}
 
