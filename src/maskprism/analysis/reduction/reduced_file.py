@@ -226,7 +226,8 @@ class ReducedFile:
             ("File", _in_megabytes(compared.file_bytes), "MB"),
         ):
             change = round(after / before - 1, 2)
-            found.append(f"{what}: {before:.2f} → {after:.2f} {unit} ({f'{change:+.0%}' if change else '0%'}).")
+            percent = f"{change:+.0%}".replace("-", "−") if change else "0%"
+            found.append(f"{what}: {before:.2f} → {after:.2f} {unit} ({percent}).")
         kept = self.reduction.kept
         if kept is not None:
             found.append(f"Kept, most useful first: {', '.join(map(str, kept))}.")
