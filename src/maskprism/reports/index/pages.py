@@ -8,7 +8,7 @@ import html
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
@@ -31,6 +31,10 @@ _PNG_HEAD, _PNG_TAIL = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 RERUN = "run the command that wrote it again"
 """What to do about a file that is not there any more."""
 _AGAIN = f"{RERUN}, or move it away"
+
+
+Table = tuple[list[str], list[list[str]]]
+"""Headings and rows."""
 
 
 def missing(path: Path) -> str:
@@ -94,19 +98,24 @@ class Result:
 
     def pictures(self) -> tuple[list[tuple[Path, PictureFile]], list[str]]:
         """Return the pictures that are there, and what is to know of the others."""
-        files = [(self.file(one.file), one) for one in self.manifest.pictures]
-        notes = [missing(path) for path, _ in files if not is_file(path)]
-        there = [(path, one) for path, one in files if is_file(path)]
-        notes += [f"{path}: is no PNG picture any more; {_AGAIN}" for path, _ in there if not _is_png(path)]
-        return [(path, one) for path, one in there if _is_png(path)], notes
+        there, notes = [], []
+        for picture in self.manifest.pictures:
+            path = self.file(picture.file)
+            if not is_file(path):
+                notes.append(missing(path))
+            elif not _is_png(path):
+                notes.append(f"{path}: is no PNG picture any more; {_AGAIN}")
+            else:
+                there.append((path, picture))
+        return there, notes
 
-    def tables(self) -> tuple[list[tuple[Path, TableFile, tuple[list[str], list[list[str]]]]], list[str]]:
+    def tables(self) -> tuple[list[tuple[Path, TableFile, Table]], list[str]]:
         """Return the tables that can be read, with their headings and rows, and what is to know of the others."""
         read, notes = [], []
         for about in self.manifest.tables:
             path = self.file(about.file)
             try:
-                read.append((path, about, read_table(path, about)))
+                read.append((path, about, read_table(path, {about.order.removeprefix("-"), *about.headings} - {""})))
             except MaskprismError as error:
                 notes.append(str(error) if is_file(path) else missing(path))
         return read, notes
@@ -222,8 +231,8 @@ def _is_png(path: Path) -> bool:
         return head == _PNG_HEAD and file.read() == _PNG_TAIL
 
 
-def read_table(path: Path, about: TableFile) -> tuple[list[str], list[list[str]]]:
-    """Return the headings and rows of a CSV file; MaskprismError where it is none, or another one."""
+def read_table(path: Path, known: Collection[str] = ()) -> Table:
+    """Return the headings and rows of a CSV file; MaskprismError where it is none, or has none of the known columns."""
     try:
         text = read_regular(path, MaskprismError, limit=MOST_BYTES).decode("utf-8")
         headings, *rows = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
@@ -231,8 +240,7 @@ def read_table(path: Path, about: TableFile) -> tuple[list[str], list[list[str]]
         raise MaskprismError(f"{path}: cannot be read as CSV ({error}); {_AGAIN}") from None
     if any(len(row) != len(headings) for row in rows):
         raise MaskprismError(f"{path}: has rows that are longer or shorter than its headings; {_AGAIN}")
-    known = {about.order.removeprefix("-"), *about.headings} - {""}
-    if not headings or (known and known.isdisjoint(headings)):
+    if not headings or (known and set(known).isdisjoint(headings)):
         raise MaskprismError(f"{path}: has none of the columns that were written; {_AGAIN}")
     return headings, rows
 
