@@ -312,6 +312,20 @@ def test_a_network_is_what_it_is(images: list[np.ndarray]) -> None:
     assert "PASS: the same within the tolerance" in summary_of(found, Tolerance())
 
 
+def test_angles_of_zero_are_seen(images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As marks on the axis of all angles; small ones fill an axis of their own."""
+    found = compare(Network().model(), Network().model(), images)
+    ax = figures.angles_figure(found).axes[0]
+    (marks,) = ax.lines
+    assert marks.get_marker() == "o"
+    assert len(marks.get_ydata()) == len(found.similarity.angles_deg) > 0
+    low, high = ax.get_ylim()
+    assert low < min(marks.get_ydata())
+    assert high == 90
+    monkeypatch.setitem(vars(found.similarity), "angles_deg", np.array([1.0, 4.0]))
+    assert figures.angles_figure(found).axes[0].get_ylim()[1] == pytest.approx(4.6)
+
+
 def changed(images: list[np.ndarray], **values: Any) -> Comparison:
     other = Network()
     for name, value in values.items():

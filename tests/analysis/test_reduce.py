@@ -415,8 +415,8 @@ def test_reduce_by_mask_iou_and_with_ground_truth(
     source = named.save(tmp_path / "named.onnx")
     assert reduce_command(source, mask_iou=0.5, images=dataset, split="train", out=out, method="selection") == 0
     printed = capsys.readouterr().out
-    assert "mask AP at canvas size" in printed
-    assert "kept, most useful first" in printed
+    assert "Mask AP at canvas size" in printed
+    assert "Kept, most useful first" in printed
     numbers = json.loads((tmp_path / "small.json").read_text())
     curve = {entry["keep"]: entry["mean"] for entry in numbers["trade_off"]["selection"]}
     assert numbers["keep"] == min(keep for keep, mean in curve.items() if mean >= 0.5)

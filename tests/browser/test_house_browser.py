@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import colorsys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ import pytest
 from helpers import in_process
 from helpers.contrast import low_contrast
 from maskprism.datasets.scenes import draw_scene, write_dataset
-from maskprism.drawing.photo_boxes import photos_of
+from maskprism.drawing.palette import INK, INSTANCE_COLOURS, MUTED, NEGATIVE, PAPER, POSITIVE
+from maskprism.drawing.photo_boxes import photos_of, with_photos
 from maskprism.models import SAMPLE_MODEL
 from maskprism.reports.html import Section, page
+from maskprism.reports.manifest import PictureFile, ResultManifest, write_manifest
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext
@@ -77,6 +80,45 @@ def test_sheets_are_dark_on_dark_pages_and_their_photographs_are_as_they_are(off
     assert np.abs(light - dark)[top:bottom, left:right].max() <= 2
     assert light[2, 8].min() > 240
     assert dark[2, 8].max() < 45
+
+
+def test_charts_on_phones_keep_their_letters_and_scroll(offline: Context, index: Path) -> None:
+    page = offline(viewport={"width": 390, "height": 844}).new_page()
+    page.goto((index.parent / "compare" / "compare.html").as_uri())
+    for sheet in page.locator("figure svg.sheet").all():
+        box, natural = sheet.bounding_box(), sheet.evaluate("one => one.viewBox.baseVal.width")
+        assert box
+        assert box["width"] >= 0.59 * natural  # letters of 9 points at 130 dpi: 9.6 pixels
+        frame = sheet.locator("xpath=ancestor::div[@class='sideways']")
+        assert frame.evaluate("one => one.scrollWidth") == pytest.approx(box["width"], abs=1)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_charts_keep_their_hues_on_dark_pages(offline: Context, index: Path, tmp_path: Path) -> None:
+    """Red stays red, orange does not become brown; paper, ink and the order of greys are turned round."""
+    colours = [*INSTANCE_COLOURS, POSITIVE, NEGATIVE, PAPER, MUTED, INK]
+    picture = np.array(colours, dtype=np.uint8)[None, :, ::-1].repeat(20, axis=1).repeat(40, axis=0)
+    png = with_photos(cv2.imencode(".png", picture)[1].tobytes(), ())
+    (tmp_path / "chart.png").write_bytes(png)
+    write_manifest(tmp_path, ResultManifest(command="basis", about="x", pictures=[PictureFile("chart.png", "x")]))
+    assert in_process.command("report", ".", "--out", "index.html", cwd=tmp_path).returncode == 0
+    page = offline(viewport={"width": 1280, "height": 900}, color_scheme="dark").new_page()
+    page.goto((tmp_path / "basis.html").as_uri())
+    shown = cv2.imdecode(np.frombuffer(page.locator("svg.sheet").screenshot(), np.uint8), cv2.IMREAD_COLOR)
+    places = ((np.arange(len(colours)) + 0.5) * shown.shape[1] / len(colours)).astype(int)
+    seen = [hls(shown[shown.shape[0] // 2, place, ::-1].tolist()) for place in places]
+    wanted = [hls(colour) for colour in colours]
+    *of_data, paper, muted, ink = zip(seen, wanted, strict=True)
+    for (hue, lightness, saturation), (own, own_lightness, _) in of_data:
+        assert abs((hue - own + 0.5) % 1 - 0.5) < 0.01
+        assert lightness == pytest.approx(1 - 0.885 * own_lightness, abs=0.02)
+        assert saturation > 0.3
+    assert paper[0][1] < 0.15 < 0.5 < muted[0][1] < ink[0][1]
+
+
+def hls(rgb: Sequence[int]) -> tuple[float, float, float]:
+    red, green, blue = (channel / 255 for channel in rgb)
+    return colorsys.rgb_to_hls(red, green, blue)
 
 
 def test_tables_come_sorted_and_are_sorted_anew(offline: Context, index: Path) -> None:

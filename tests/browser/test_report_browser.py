@@ -14,7 +14,8 @@ import pytest
 import maskprism
 from helpers.pages import slider
 from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose
-from maskprism.analysis.dataset.findings import findings_of
+from maskprism.analysis.dataset.findings import Finding, findings_of
+from maskprism.analysis.truth.error_budget import PARTS, InstanceBudget
 from maskprism.datasets import open_dataset
 from maskprism.datasets.scenes import write_dataset
 from maskprism.reports.diagnosis_files import FIGURES, write_diagnosis
@@ -84,6 +85,33 @@ def test_headings_sort_their_table(offline: Context, diagnosed: tuple[Diagnosis,
     table.get_by_role("button", name="class").click()
     assert column("class") == sorted(row.class_name for row in worst)
     assert table.locator("th[aria-sort]").count() == 1
+
+
+def test_findings_lead_to_the_masks_that_they_are_about(
+    offline: Context, diagnosed: tuple[Diagnosis, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a server, too: the table of the worst masks is sorted by the part of the finding that is pressed."""
+    found, _ = diagnosed
+    monkeypatch.setattr("maskprism.reports.diagnosis.too_few", lambda _: False)
+    lead = found.budget.leading().part
+    keys: dict[str, Callable[[InstanceBudget], float]] = {
+        "limit": lambda row: row.iou,
+        "part": lambda row: -getattr(row, lead),
+        "box": lambda row: -row.box,
+        "threshold": lambda row: row.iou,
+        "size": lambda row: row.area,
+    }
+    findings = [Finding(rule, rule, "", "budget") for rule in ("limit", "part", "box", "threshold", "size")]
+    write_diagnosis(found, tmp_path, worst=WORST, findings=findings)
+    page = opened(offline(), tmp_path / "report.html")
+    scores = "table => [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent))"
+    for rule, key in keys.items():
+        page.locator(f"#rule-{rule} a[href='#worst']").click()
+        assert page.url.endswith("#worst")
+        column = {"part": 6 + PARTS.index(lead), "box": 6 + PARTS.index("box"), "size": 4}.get(rule, 5)
+        shown = [row[column].replace("−", "-") for row in page.locator("#worst table").evaluate(scores)]
+        expected = [abs(key(row)) for row in sorted(found.budget.worst(WORST), key=key)]
+        assert [abs(float(text)) for text in shown] == pytest.approx(expected, abs=6e-4), rule
 
 
 @pytest.mark.parametrize("width", [320, 360, 800, 1400])

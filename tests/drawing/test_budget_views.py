@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import maskprism
+from maskprism.analysis.intervals import MIN_IMAGES
 from maskprism.analysis.truth.counterfactual_masks import counterfactuals_of
 from maskprism.analysis.truth.error_budget import PARTS, ErrorBudget, budgets
 from maskprism.analysis.truth.matching import match
@@ -17,6 +19,7 @@ from maskprism.datasets import Dataset, GroundTruth, open_dataset
 from maskprism.datasets.scenes import write_dataset
 from maskprism.drawing import error_budget as views
 from maskprism.drawing import palette, raster
+from maskprism.drawing.responsive_svg import adaptive
 from maskprism.errors import InputError
 from maskprism.models import Model
 
@@ -48,13 +51,31 @@ def texts(figure) -> str:
     return "\n".join(text.get_text() for text in found)
 
 
+def test_the_waterfall_overprints_nothing_in_either_width(budget):
+    twins = [replace(row, image=f"{copy}.jpg") for copy in range(MIN_IMAGES) for row in budget.rows]
+    for lost in (0.0, 0.5):  # bars beside the values, and bars that leave no room beside them
+        rows = [replace(row, coefficients=row.coefficients + lost, iou=row.iou - lost) for row in twins]
+        figure = views.waterfall(ErrorBudget(rows))
+        ax = figure.axes[0]
+        for _ in ("wide", "narrow"):
+            figure.canvas.draw()
+            texts = [text.get_window_extent() for text in [*ax.texts, *ax.get_yticklabels()]]
+            assert not [pair for pair in combinations(texts, 2) if pair[0].overlaps(pair[1])]
+            values = [text.get_window_extent() for text in ax.texts if " to " in text.get_text()]
+            bars = [bar.get_window_extent() for bar in ax.patches]
+            assert len(values) == 5
+            assert not [1 for value in values for bar in bars if value.overlaps(bar)]
+            adaptive(figure)  # makes it narrow
+
+
 def test_the_waterfall_ends_at_the_iou(budget):
     figure = views.waterfall(budget)
     mean = budget.mean()
     shown = texts(figure)
     for expected in (f"{mean.iou:.3f}", f"{mean.instances} instances", f"−{mean.coefficients:.3f}", *PARTS):
         assert expected in shown
-    bars = [bar for bar in figure.axes[0].patches if bar.get_height() == pytest.approx(0.5)]
+    *bars, left = [bar for bar in figure.axes[0].patches if bar.get_height() == pytest.approx(0.4)]
+    assert left.get_width() == pytest.approx(mean.iou)
     assert [bar.get_width() for bar in bars] == pytest.approx([-getattr(mean, part) for part in PARTS])
     assert bars[-1].get_x() + bars[-1].get_width() == pytest.approx(mean.iou)
     with pytest.raises(InputError, match="no matched instance"):

@@ -178,11 +178,6 @@ def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
         manifest.write_text(text)
         assert "basis.manifest.json: " in (told := fails("empty", "--out", "i.html"))
         assert "expected the manifest of a result, format 1; run the command that wrote it again" in told
-    write(tmp_path / "empty", tables=[TableFile("prototypes.csv", "rows")])
-    (tmp_path / "empty" / "prototypes.csv").write_bytes(b"a,b\n\xff\xfe,\x00")
-    assert "prototypes.csv: cannot be read as CSV" in fails("empty", "--out", "i.html")
-    (tmp_path / "empty" / "prototypes.csv").write_text("a,b\n1\n")
-    assert "prototypes.csv: has rows that are longer or shorter than its headings" in fails("empty", "--out", "i.html")
     assert not (tmp_path / "i.html").exists()
 
 
@@ -195,6 +190,52 @@ def test_a_damaged_manifest_costs_its_own_result_alone(tmp_path: Path) -> None:
     shown = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "damaged.manifest.json" in shown
     assert tmp_path / "basis" / "basis.html" in links(tmp_path / "index.html")
+
+
+def test_files_that_are_missing_or_damaged_are_noted(tmp_path: Path) -> None:
+    """In the index and on the page of their result, which shows all others."""
+    damaged = {
+        "gone.png": None,
+        "cut.png": b"\x89PNG\r\n\x1a\n",
+        "gone.csv": None,
+        "bytes.csv": b"a,b\n\xff\xfe,\x00",
+        "ragged.csv": b"prototype,rank\n1\n",
+        "other.csv": b"garbage\n",
+        "empty.csv": b"",
+    }
+    for name, data in damaged.items():
+        if data is not None:
+            (tmp_path / name).write_bytes(data)
+    cv2.imwrite(str(tmp_path / "whole.png"), np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / "whole.csv").write_text("prototype,rank\n7,8\n")
+    write(
+        tmp_path,
+        pictures=[PictureFile(name, name) for name in ("whole.png", *damaged) if name.endswith("png")],
+        tables=[TableFile(name, name, "-rank") for name in ("whole.csv", *damaged) if name.endswith("csv")],
+    )
+    write(tmp_path, command="labels", page="labels.html")
+    (tmp_path / "labels.html").write_bytes(b"")
+    done = run("report", ".", "--out", "index.html", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    notes = json.loads(done.stdout)["notes"]
+    expected = {
+        "gone.png": "is not there",
+        "cut.png": "is no PNG picture any more",
+        "gone.csv": "is not there",
+        "bytes.csv": "cannot be read as CSV",
+        "ragged.csv": "has rows that are longer or shorter than its headings",
+        "other.csv": "has none of the columns that were written",
+        "empty.csv": "has none of the columns that were written",
+        "labels.html": "is no page of maskprism any more",
+    }
+    assert len(notes) == len(expected)
+    assert all(any(note.startswith(f"{name}: {what}") for note in notes) for name, what in expected.items())
+    page = html.unescape((tmp_path / "basis.html").read_text(encoding="utf-8"))
+    assert all(note in page for note in notes if "labels" not in note)
+    assert page.count("<figure") == page.count("<table") == 1
+    assert "garbage" not in page
+    index = html.unescape((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert all(note in index for note in notes)
 
 
 @pytest.mark.parametrize("url", ["../secret.png", "/etc/passwd", "..", "", "a/../../secret.png", "%2e%2e/secret.png"])
@@ -315,10 +356,11 @@ def test_tables_show_first_what_matters(tmp_path: Path) -> None:
 def test_pictures_beyond_a_size_stay_beside_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("spectrum", "prototypes-00", "prototypes-01")
     for name in names:
-        (tmp_path / f"{name}.png").write_bytes(b"1234")
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((4, 4, 3), np.uint8))
     write(tmp_path, pictures=[PictureFile(f"{name}.png", "x") for name in names])
-    monkeypatch.setattr(pages, "_PICTURE_BYTES", 8)
-    assert run("report", ".", "--out", "index.html", cwd=tmp_path).returncode == 0
+    monkeypatch.setattr(pages, "_PICTURE_BYTES", 2 * (tmp_path / "spectrum.png").stat().st_size)
+    done = run("report", ".", "--out", "index.html", cwd=tmp_path)
+    assert done.stdout.strip() == "index.html, and 1 page that leads back to it"
     text = (tmp_path / "basis.html").read_text(encoding="utf-8")
     assert text.count("<img") == 2
     assert '<p>In the folder: <a href="prototypes-01.png">prototypes-01</a>.</p>' in text

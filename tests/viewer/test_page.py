@@ -32,6 +32,7 @@ from maskprism.datasets.scenes import draw_scene, write_dataset
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.sources import open_sources
 from maskprism.reports.explanation import explain_images
+from maskprism.reports.manifest import read_manifest
 from maskprism.viewer.page import Page, write_page, write_pair
 from maskprism.viewer.payload import MAGIC, as_shown, viewer_scene
 
@@ -333,6 +334,9 @@ def test_two_models_are_shown_on_one_image(scenes: Path, tmp_path: Path) -> None
     index = json.loads(Elements((tmp_path / "pair.html").read_text()).of("script")[0][1])
     assert len(index["scenes"]) == 2
     assert len(index["pair"]) == 2
+    name = maskprism.load("sample").spec.name
+    assert f"<title>{image.name}, {name} and {name} · maskprism</title>" in (tmp_path / "pair.html").read_text()
+    assert read_manifest(tmp_path / "pair.html.page.manifest.json").models == [name, name]
     result = run(scenes / "images", "--model", "sample", "--against", "sample", "--out", "two.html", cwd=tmp_path)
     assert result.returncode == 1
     assert "compares two models on one image; 2 came" in result.stderr

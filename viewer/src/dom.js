@@ -75,9 +75,11 @@ const ICONS = {
 export const icon = (name) =>
   svg("svg", { viewBox: "0 0 16 16", "aria-hidden": "true", class: `icon ${name}` }, svg("path", { d: ICONS[name] }));
 
-/** A number with sign and a true minus; zero has none. @param {number} value @param {number} digits */
-export const signed = (value, digits = 2) =>
-  `${value < 0 ? "−" : value > 0 ? "+" : ""}${Math.abs(value).toFixed(digits)}`;
+/** A number with sign and a true minus; what is rounded to zero has none. @param {number} value @param {number} digits */
+export const signed = (value, digits = 2) => {
+  const size = Math.abs(value).toFixed(digits);
+  return `${Number(size) === 0 ? "" : value < 0 ? "−" : value > 0 ? "+" : ""}${size}`;
+};
 
 /** @param {number} value */
 export const grouped = (value) => value.toString().replace(/\B(?=(\d{3})+$)/g, " ");

@@ -125,7 +125,9 @@ def page(
     outcome = None if labels is None else {name: counts[name] for name in ("found", "missed", "false_positives")}
     if outcome is not None:
         print("labels: {found} found, {missed} missed, {false_positives} false positives".format(**outcome))
-    files = write_page_manifest(out, network.spec.name, shown.thumbnail, images=count, **(outcome or {}))
+    files = write_page_manifest(
+        out, [one.spec.name for one in networks], shown.thumbnail, images=count, **(outcome or {})
+    )
     return Outcome(
         {
             "files": [out, *files],
@@ -139,15 +141,17 @@ def page(
     )
 
 
-def write_page_manifest(out: Path, model: str, thumbnail: str, **counts: int) -> Iterable[Path]:
+def write_page_manifest(out: Path, models: list[str], thumbnail: str, **counts: int) -> Iterable[Path]:
     """Write the manifest of a page, after the page.
 
     Parameters
     ----------
-    counts
-        Numbers, by what is counted.
+    models
+        The names of the model, or of both.
     thumbnail
         A small picture of the page, as a data URL.
+    counts
+        Numbers, by what is counted.
     """
     from maskprism.reports.manifest import Number, ResultManifest, file_url, write_manifest
 
@@ -155,7 +159,7 @@ def write_page_manifest(out: Path, model: str, thumbnail: str, **counts: int) ->
         command="page",
         about="images and their masks to take apart",
         page=file_url(out, out.parent),
-        models=[model],
+        models=models,
         thumbnail=thumbnail,
         numbers=[Number(name.replace("_", " "), count, ",") for name, count in counts.items()],
     )

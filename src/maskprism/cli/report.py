@@ -37,5 +37,6 @@ def report(folders: list[Path], /, *, out: Out, overwrite: Replace = False, outp
     written, notes = write_index(folders, out, order=[*COMMANDS])
     for note in notes:
         output.note(f"note: {note}")
-    print(f"{out}, and {counted(len(written) - 1, 'page')} that lead back to it")
+    pages = len(written) - 1
+    print(f"{out}, and {counted(pages, 'page')} that {'leads' if pages == 1 else 'lead'} back to it")
     return Outcome({"files": written, "notes": notes})

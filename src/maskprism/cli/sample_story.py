@@ -121,7 +121,7 @@ def run_demo(out: Path, *, on_step: Callable[[str], None] = lambda step: None) -
     write_diagnosis(diagnose(open_dataset(data), validated), result.report.parent, model=validated)
 
     on_step("writing the interactive page")
-    write_page_manifest(page.write(result.page), model.spec.name, page.thumbnail, images=len(page))
+    write_page_manifest(page.write(result.page), [model.spec.name], page.thumbnail, images=len(page))
 
     if result.atlas is None:
         on_step("no atlas of all instances: it needs scikit-learn (pip install 'maskprism[atlas]')")

@@ -117,8 +117,12 @@ def angles_figure(comparison: Comparison) -> Figure:
     figure, ax = one_axes(8, 3.8)
     similarity = comparison.similarity
     angles = similarity.angles_deg
-    ax.bar(range(len(angles)), angles, color=share(INSTANCE_COLOURS[1]))
-    ax.set_ylim(0, max(90.0 if angles.max(initial=0) > 30 else float(angles.max(initial=0)) * 1.15, 1.0))
+    ax.vlines(range(len(angles)), 0, angles, color=share(INSTANCE_COLOURS[1]), linewidth=2)
+    ax.plot(range(len(angles)), angles, "o", color=share(INSTANCE_COLOURS[1]))
+    ax.set_xlim(-0.5, len(angles) - 0.5)
+    largest = float(angles.max(initial=0))
+    top = max(1.15 * largest, 1) if 0.1 < largest <= 30 else 90
+    ax.set_ylim(-0.05 * top, top)  # with room for marks at 0
     ax.set_xlabel("direction, best shared first")
     ax.set_ylabel("angle in degrees")
     a_by_b, b_by_a = similarity.explained

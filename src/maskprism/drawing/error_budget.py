@@ -55,33 +55,32 @@ def waterfall(budget: ErrorBudget, *, title: str | None = None) -> Figure:
         Without a single instance.
     """
     mean = budget.mean()
-    figure, ax = one_axes(7.6, 3.5)
+    figure, ax = one_axes(7.6, 4.2)
     duals = {part: float(budget.columns[f"dual_{part}"].mean()) for part in PARTS}
+    ink = share(palette.INK)
     ax.barh(0, 1, color=share(palette.FRAME), height=0.66)
-    ax.text(0.01, 0, "1", va="center", fontsize=9, fontweight="bold", color=share(palette.INK))
+    ax.text(0.01, 0, "1", va="center", fontsize=9, fontweight="bold", color=ink)
     level = 1.0
     for row, part in enumerate(PARTS, start=1):
         loss = getattr(mean, part)
-        ax.barh(row - 0.08, -loss, left=level, color=share(PART_COLOURS[part]), height=0.5)
-        ax.barh(row + 0.28, -duals[part], left=level, color=share(palette.MUTED), height=0.09)
-        ax.plot([level, level], [row - 1.33 if row > 1 else row - 0.67, row + 0.33], color=share(palette.MUTED), lw=0.7)
+        ax.barh(row - 0.24, -loss, left=level, color=share(PART_COLOURS[part]), height=0.4)
+        ax.barh(row + 0.02, -duals[part], left=level, color=share(palette.MUTED), height=0.08)
+        ax.plot([level, level], [row - 1.24 if row > 1 else row - 0.67, row + 0.06], color=share(palette.MUTED), lw=0.7)
         level -= loss
         interval = mean.intervals[part].negated()
         ends = "" if math.isnan(interval.low) else f" ({_signed(interval.low)} to {_signed(interval.high)})"
-        ax.annotate(
+        ax.text(  # below the bar, where neither bars nor names of rows can be, however little room there is
+            0.01,
+            row + 0.09,
             f"{_signed(-loss)}{ends}; other order {_signed(-duals[part])}",
-            (min(level, level + loss), row),
-            (-6, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
+            va="top",
             fontsize=9,
-            color=share(palette.INK),
+            color=ink,
         )
     last = len(PARTS) + 1
-    ax.plot([level, level], [last - 1.33, last - 0.33], color=share(palette.MUTED), lw=0.7)
-    ax.barh(last, level, color=share(INSTANCE_COLOURS[4]), height=0.66)
-    ax.text(0.01, last, mean.intervals["iou"].plain(), va="center", fontsize=9, fontweight="bold", color="white")
+    ax.plot([level, level], [last - 1.24, last - 0.04], color=share(palette.MUTED), lw=0.7)
+    ax.barh(last - 0.24, level, color=share(INSTANCE_COLOURS[4]), height=0.4)
+    ax.text(0.01, last + 0.09, mean.intervals["iou"].plain(), va="top", fontsize=9, fontweight="bold", color=ink)
     parts = [f"{part}\n{PART_WORDS[part]}" for part in PARTS]
     ax.set_yticks(range(last + 1), ["ground truth", *parts, "mean mask IoU"])
     ax.set_xlim(0, 1)

@@ -76,3 +76,26 @@ def paint(
 
 
 _tables = {name: lookup_table(name)[:, None, :] for name in _ANCHORS}
+_CHANNELS = ("1 0 0 0 0 ", "0 1 0 0 0 ", "0 0 1 0 0 ")
+_ALPHA = "0 0 0 1 0"
+DARK_FILTER = (
+    '<filter id="dark" color-interpolation-filters="sRGB" x="0" y="0" width="1" height="1">'
+    '<feFlood flood-color="#fff"/><feComposite in="SourceGraphic" result="opaque"/>'
+    + "".join(
+        f'<feColorMatrix in="opaque" values="{row * 3}{_ALPHA}" result="{name}"/>'
+        for name, row in zip("rgb", _CHANNELS, strict=True)
+    )
+    + "".join(
+        f'<feBlend in="r" in2="g" mode="{mode}"/><feBlend in2="b" mode="{mode}" result="{mode}"/>'
+        for mode in ("lighten", "darken")
+    )
+    + '<feBlend in="opaque" in2="darken" mode="difference" result="chroma"/>'
+    f'<feColorMatrix in="lighten" values="{"-1 0 0 0 1 " * 3}{_ALPHA}"/>'
+    '<feComposite in2="chroma" operator="arithmetic" k2="1" k3="1"/>'
+    f'<feColorMatrix values=".885 0 0 0 .115 0 .885 0 0 .115 0 0 .885 0 .115 {_ALPHA}"/></filter>'
+)
+"""An SVG filter for charts on dark pages: white paper becomes dark, black ink light, and hues stay.
+
+The lightness of HSL is turned round, 1 - (max + min) / 2 for (max + min) / 2, so that each channel moves by the same
+1 - max - min; then black is lifted to the paper of dark pages.
+"""

@@ -1,7 +1,7 @@
 """A figure for a page that is read on screens of any width, light and dark: two SVGs in place of one picture.
 
-The narrow one has the same letters in less room: titles and names of rows are broken into lines, legends have two
-columns. Colours of ink, lines and frames follow the reader's scheme; those of data stay.
+The narrow one has the same letters in less room: titles, names of rows and values are broken into lines, legends have
+two columns. Colours of ink, lines and frames follow the reader's scheme; those of data stay.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ NARROW_IN = 4.1
 """The width of the narrow figure in inches: letters of 9 points are then 9 points on a screen of 390 pixels."""
 _TITLE_LETTERS = 42
 _NAME_LETTERS = 17
+_TEXT_LETTERS = 28
 _LINE_IN = 0.15
 _AROUND_IN = 1.4
 _STYLE = (
     "<style>svg{--ink:#222;--muted:#696969;--frame:#dedede;fill:var(--ink)}"
     "@media (prefers-color-scheme:dark){svg{--ink:#e9e7e3;--muted:#a8a5a0;--frame:#3d4148}}</style>"
 )
-_DARK_MAPS = "<style>@media (prefers-color-scheme:dark){image{filter:invert(.885) hue-rotate(180deg)}}</style>"
+_DARK_MAPS = (
+    f"<defs>{palette.DARK_FILTER}</defs><style>@media (prefers-color-scheme:dark){{image{{filter:url(#dark)}}}}</style>"
+)
 """Zero is dark on a dark page: the same hues on a scale that does not glare. Dots, also images, keep their colours."""
 _ROLES = {"ink": palette.INK, "muted": palette.MUTED, "frame": palette.FRAME}
 
@@ -49,17 +52,19 @@ def adaptive(figure: Figure) -> Adaptive:
 
 
 def _make_narrow(figure: Figure) -> None:
-    """Break titles and names into lines and makes room for them."""
+    """Break titles, names and values into lines and make room for them."""
     width, height = figure.get_size_inches()
     lines = textwrap.wrap(figure.get_suptitle(), _TITLE_LETTERS)
     for text in figure.texts:  # the title among them
         text.set_text("\n".join(lines) if text.get_text() == figure.get_suptitle() else text.get_text())
     tallest = height + _LINE_IN * max(len(lines) - 1, 0)
     for ax in figure.axes:
+        for text in ax.texts:
+            text.set_text(_broken(text.get_text(), _TEXT_LETTERS))
         for axis in (ax.xaxis, ax.yaxis):
             labels = [label.get_text() for label in axis.get_ticklabels()]
             if any(len(label) > _NAME_LETTERS for label in labels):
-                labels = [_broken(label) for label in labels]
+                labels = [_broken(label, _NAME_LETTERS) for label in labels]
                 axis.set_ticks(axis.get_ticklocs(), labels)
             if axis is ax.yaxis:
                 most = max((label.count("\n") + 1 for label in labels), default=1)
@@ -79,8 +84,8 @@ def _make_narrow(figure: Figure) -> None:
     figure.set_size_inches(min(NARROW_IN, width), tallest)
 
 
-def _broken(label: str) -> str:
-    return "\n".join(part for line in label.split("\n") for part in textwrap.wrap(line, _NAME_LETTERS) or [""])
+def _broken(text: str, letters: int) -> str:
+    return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, letters) or [""])
 
 
 def _svg(figure: Figure) -> bytes:

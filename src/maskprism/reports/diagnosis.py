@@ -39,12 +39,13 @@ _LISTED = 50
 _CARDS: dict[str, tuple[str, str, str]] = {
     "missed": ("missed", "See the missed instances", "?show=missed"),
     "errors": ("errors", "See what went wrong", "?show=false-positives"),
-    "part": ("worst", "See the worst masks", "?sort=coefficients"),
-    "box": ("worst", "See the worst masks", "?sort=box"),
-    "size": ("worst", "See the worst masks", "?sort=size"),
     "score": ("false-positives", "See the false positives", "?show=false-positives"),
 }
 """Per rule the section with its cards, and the filter of the server's gallery; of other rules, the worst masks."""
+_SORTED = {"box": "box", "size": "size"}
+"""By what rules about one column sort the worst masks; others by IoU, and that about a part by this part."""
+_COLUMNS = {"iou": "IoU", "size": "area"}
+"""What the gallery sorts by, as headings of the table of the worst masks; parts have one name."""
 _SERVER = "http://127.0.0.1:8000/"
 """Where `maskprism serve` listens by default."""
 _LISTED_WHERE = "they are listed under Tables in report.html"
@@ -132,7 +133,7 @@ def report_page(
         warnings=warnings_of(found),
         tiles=_tiles(found),
         sections=[
-            *([] if too_few(found.images) else [_findings(findings, figures)]),
+            *([] if too_few(found.images) else [_findings(findings, figures, found)]),
             *more,
             Section("figures", "Figures", figure_grid(figures)),
             cards.section(found, embedded),
@@ -145,8 +146,8 @@ def report_page(
     )
 
 
-def _findings(findings: Sequence[Finding], figures: Mapping[FigureName, Illustration]) -> Section:
-    items = [_finding(one, figures) for one in findings]
+def _findings(findings: Sequence[Finding], figures: Mapping[FigureName, Illustration], found: Diagnosis) -> Section:
+    items = [_finding(one, figures, found) for one in findings]
     return findings_section(items or ["<li>No rule finds anything that is surely wrong.</li>"])
 
 
@@ -213,8 +214,8 @@ def _subtitle(found: Diagnosis) -> str:
 def outcome_of(found: Diagnosis) -> str:
     """Return how many true positives, missed instances and false positives there are."""
     return (
-        f"with a score above {found.conf:g} {len(found.budget)} found, {found.missed} missed, "
-        f"{counted(found.false_positives, 'false positive')}"
+        f"{len(found.budget)} found, {found.missed} missed, {counted(found.false_positives, 'false positive')} "
+        f"(detections with a score above {found.conf:g})"
     )
 
 
@@ -245,13 +246,18 @@ def _between(interval: Interval | None) -> str:
     return f"{_number(interval.low)} to {_number(interval.high)}"
 
 
-def _finding(finding: Finding, figures: Mapping[FigureName, Illustration]) -> str:
-    anchor, words, query = _CARDS.get(finding.rule, ("worst", "See the worst masks", "?sort=iou"))
+def _finding(finding: Finding, figures: Mapping[FigureName, Illustration], found: Diagnosis) -> str:
     links = [f'<a href="#figure-{finding.figure}">See the figure</a>'] if finding.figure in figures else []
-    links += [
-        f'<a href="#{anchor}">{words}</a>',
-        f'<a class="in-gallery" data-gallery="{query}" hidden>Show them in the gallery</a>',
-    ]
+    if finding.rule in _CARDS:
+        anchor, words, query = _CARDS[finding.rule]
+        links.append(f'<a href="#{anchor}">{words}</a>')
+    else:
+        sort = found.budget.leading().part if finding.rule == "part" else _SORTED.get(finding.rule, "iou")
+        column, order = _COLUMNS.get(sort, sort), "descending" if sort in PARTS else "ascending"
+        query = f"?sort={sort}"
+        words = f"See the worst masks, sorted by {column}"
+        links.append(f'<a href="#worst" data-sort="{column}" data-order="{order}">{words}</a>')
+    links.append(f'<a class="in-gallery" data-gallery="{query}" hidden>Show them in the gallery</a>')
     return (
         f'<li id="rule-{finding.rule}"><p>{html.escape(finding.says)}</p>'
         f'<p class="advice">{html.escape(finding.advice)} {" ".join(links)}</p></li>'

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maskprism import __version__
 from maskprism._common.text import readable, rounded
+from maskprism.drawing.palette import DARK_FILTER
 from maskprism.viewer.markup import content_hash, data_url, static_text
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def page(
         script=script,
         theme=theme,
         logo=logo.replace("<svg ", '<svg aria-hidden="true" ', 1),
+        filter=DARK_FILTER,
         icon=data_url("image/svg+xml", logo.encode()),
         verdict=verdict_banner(verdict) if verdict else "",
         scenes=f'{scenes}\n<script type="module">{module}</script>' if bundle else "",

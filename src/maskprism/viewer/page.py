@@ -156,7 +156,10 @@ class Page:
         script, style = static_text("viewer.js"), static_text("viewer.css") + _STYLE
         logo = static_text("icon.svg").strip().replace("<svg ", '<svg aria-hidden="true" ', 1)
         title = Path(self._index[0]["title"].replace("\\", "/")).name
-        title += f" and {len(self) - 1} more" if len(self) > 1 else ""
+        if self.models:
+            title += f", {self.models[0]} and {self.models[1]}"
+        elif len(self) > 1:
+            title += f" and {len(self) - 1} more"
         title = readable(title)  # file names need not be Unicode
         policy = (
             f"default-src 'none'; script-src {content_hash(script)}; style-src {content_hash(style)}; "

@@ -704,7 +704,7 @@ const background = (root) => getComputedStyle(root).getPropertyValue("--surface"
 function shown(value, sign = false) {
   if (Number.isNaN(value)) return "–";
   const text = Math.abs(value) >= 100 ? Math.abs(value).toFixed(0) : Math.abs(value).toFixed(2);
-  return `${value < 0 ? "−" : sign && value > 0 ? "+" : ""}${text}`;
+  return `${Number(text) === 0 ? "" : value < 0 ? "−" : sign ? "+" : ""}${text}`;
 }
 
 function strip() {

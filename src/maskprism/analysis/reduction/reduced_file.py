@@ -198,38 +198,39 @@ class ReducedFile:
         }
 
     def lines(self) -> list[str]:
-        """Return the findings, one line each."""
+        """Return the findings, a sentence each."""
         compared, k = self.comparison, self.reduction.prototype_map.shape[1]
         curve = self.trade_off.of(self.reduction.method, len(self.reduction))
         measured = "images it was not fitted to" if self.trade_off.held_out else "the images it was fitted to"
         found = []
         if too_few(len(compared.by_image)):
             found.append(
-                f"only {counted(len(compared.by_image), 'image')} with instances: a basis of fewer than {MIN_IMAGES} "
-                "fits these, and masks of others may be much worse than the numbers below; use more images"
+                f"Only {counted(len(compared.by_image), 'image')} with instances: a basis of fewer than {MIN_IMAGES} "
+                "fits these, and masks of others may be much worse than the numbers below; use more images."
             )
         found += [
             f"{len(self.reduction)} of {k} prototypes by {self.reduction.method}: mask IoU with the full model "
             f"{curve.mean():.3f} mean, {np.median(curve):.3f} median, {np.percentile(curve, 5):.3f} 5th percentile, "
-            f"over {len(curve)} instances of {measured}"
+            f"over {len(curve)} instances of {measured}."
         ]
         if compared.precision is not None:
             full, reduced = compared.precision
             found.append(
-                f"mask AP at canvas size {full.ap:.4f} -> {reduced.ap:.4f}, AP50 {full.ap50:.4f} -> {reduced.ap50:.4f}"
+                f"Mask AP at canvas size: {full.ap:.4f} → {reduced.ap:.4f}; AP50: {full.ap50:.4f} → {reduced.ap50:.4f}."
             )
         for what, (before, after), unit in (
-            ("masks of an image", compared.masks_ms, "ms"),
-            ("weighted sums on the whole grid", compared.product_ms, "ms"),
-            ("running the model", compared.network_ms, "ms"),
-            ("outputs", _in_megabytes(compared.output_bytes), "MB"),
-            ("file", _in_megabytes(compared.file_bytes), "MB"),
+            ("Masks of an image", compared.masks_ms, "ms"),
+            ("Weighted sums on the whole grid", compared.product_ms, "ms"),
+            ("Running the model", compared.network_ms, "ms"),
+            ("Outputs", _in_megabytes(compared.output_bytes), "MB"),
+            ("File", _in_megabytes(compared.file_bytes), "MB"),
         ):
             change = round(after / before - 1, 2)
-            found.append(f"{what}: {before:.2f} -> {after:.2f} {unit} ({f'{change:+.0%}' if change else '0%'})")
+            percent = f"{change:+.0%}".replace("-", "−") if change else "0%"
+            found.append(f"{what}: {before:.2f} → {after:.2f} {unit} ({percent}).")
         kept = self.reduction.kept
         if kept is not None:
-            found.append(f"kept, most useful first: {', '.join(map(str, kept))}")
+            found.append(f"Kept, most useful first: {', '.join(map(str, kept))}.")
         return found
 
     def examples(self, images: CalibrationImages, full: Model, reduced: Model) -> list[BeforeAfter]:

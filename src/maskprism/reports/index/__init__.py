@@ -17,7 +17,7 @@ from maskprism._common.text import counted
 from maskprism.errors import InputError, MaskprismError
 from maskprism.io.untrusted import read_regular
 from maskprism.reports.html import Section, home_link, outcome_badge, page
-from maskprism.reports.index.pages import Result, page_of
+from maskprism.reports.index.pages import RERUN, Result, missing, page_of
 from maskprism.reports.manifest import MOST_BYTES, SUFFIX, read_manifest
 from maskprism.viewer.page import KICKER
 
@@ -25,7 +25,6 @@ _OURS = b'<meta name="generator" content="maskprism">'
 _HEAD_BYTES = 1 << 20
 _MAP = "map.html"
 """Beside the page of an atlas."""
-_AGAIN = "run the command that wrote it again"
 
 
 def write_index(folders: Sequence[Path], out: Path, *, order: Sequence[str] = ()) -> tuple[list[Path], list[str]]:
@@ -59,7 +58,7 @@ def write_index(folders: Sequence[Path], out: Path, *, order: Sequence[str] = ()
         if not results:
             raise InputError(
                 f"{', '.join(map(str, folders))}: holds no result with a manifest (NAME{SUFFIX}); expected a folder "
-                f"with results of maskprism; {'; '.join(notes) or _AGAIN}"
+                f"with results of maskprism; {'; '.join(notes) or RERUN}"
             )
         for result in results:
             if result.page.resolve() == out.resolve():
@@ -80,7 +79,7 @@ def write_index(folders: Sequence[Path], out: Path, *, order: Sequence[str] = ()
             write_atomically(path, text)
         write_atomically(out, index_page(results, out, order, notes))
     except UnicodeDecodeError as error:
-        raise MaskprismError(f"a report is not UTF-8 any more ({error}); {_AGAIN}") from None
+        raise MaskprismError(f"a report is not UTF-8 any more ({error}); {RERUN}") from None
     except OSError as error:
         raise MaskprismError(
             f"{error.filename or out}: cannot be read or written ({error.strerror or error})"
@@ -107,9 +106,11 @@ def results_in(folders: Sequence[Path]) -> tuple[list[Result], list[str]]:
     for path, result in list(results.items()):
         pages.pop(result.page.resolve(), None)
         if not result.needs_page and not (_is_ours if result.page.suffix == ".html" else Path.exists)(result.page):
-            notes.append(f"{result.page}: is not there; {_AGAIN}")
+            notes.append(missing(result.page))
             del results[path]
-    notes += [f"{path}: has no manifest; {_AGAIN}" for path in pages.values() if _wants_manifest(path)]
+        elif result.needs_page:
+            notes += [*result.pictures()[1], *result.tables()[1]]
+    notes += [f"{path}: has no manifest; {RERUN}" for path in pages.values() if _wants_manifest(path)]
     return list(results.values()), notes
 
 

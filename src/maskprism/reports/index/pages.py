@@ -8,6 +8,7 @@ import html
 import io
 import math
 import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
@@ -24,7 +25,21 @@ from maskprism.viewer.markup import data_url, static_text
 _MOST_ROWS, _FIRST = 400, 2
 _PICTURE_BYTES = 32 << 20
 """Pictures beyond these stay beside the page."""
-_AGAIN = "run the command that wrote it again, or move it away"
+_READABLE = 0.6
+"""Pictures that are smaller than this part of their size have letters of less than 10 pixels."""
+_PNG_HEAD, _PNG_TAIL = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+RERUN = "run the command that wrote it again"
+"""What to do about a file that is not there any more."""
+_AGAIN = f"{RERUN}, or move it away"
+
+
+Table = tuple[list[str], list[list[str]]]
+"""Headings and rows."""
+
+
+def missing(path: Path) -> str:
+    """Return what is to know of a file of a result that is not there, or is no page of ours any more."""
+    return f"{path}: is {'no page of maskprism any more' if is_file(path) else 'not there'}; {RERUN}"
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,30 @@ class Result:
             return f'<img{kind} src="{thumbnail_url(shown if shown.size else pixels)}" alt="">'
         return static_text("icon.svg").strip()
 
+    def pictures(self) -> tuple[list[tuple[Path, PictureFile]], list[str]]:
+        """Return the pictures that are there, and what is to know of the others."""
+        there, notes = [], []
+        for picture in self.manifest.pictures:
+            path = self.file(picture.file)
+            if not is_file(path):
+                notes.append(missing(path))
+            elif not _is_png(path):
+                notes.append(f"{path}: is no PNG picture any more; {_AGAIN}")
+            else:
+                there.append((path, picture))
+        return there, notes
+
+    def tables(self) -> tuple[list[tuple[Path, TableFile, Table]], list[str]]:
+        """Return the tables that can be read, with their headings and rows, and what is to know of the others."""
+        read, notes = [], []
+        for about in self.manifest.tables:
+            path = self.file(about.file)
+            try:
+                read.append((path, about, read_table(path, {about.order.removeprefix("-"), *about.headings} - {""})))
+            except MaskprismError as error:
+                notes.append(str(error) if is_file(path) else missing(path))
+        return read, notes
+
     def file(self, url: str) -> Path:
         """Return the file of a URL in the manifest.
 
@@ -107,26 +146,25 @@ def page_of(result: Result, home: str) -> str:
     manifest = result.manifest
     texts = [text for text in manifest.findings if text]
     reading = [findings([f"<li><p>{html.escape(text)}</p></li>" for text in texts])] if texts else []
-    tables = [
-        Section(f"table-{quote(os.fsencode(path.stem))}", readable(path.stem).capitalize(), _table(path, about))
-        for about in manifest.tables
-        if is_file(path := result.file(about.file))
+    (pictures, missing), (tables, unread) = result.pictures(), result.tables()
+    sections = [
+        Section(f"table-{quote(os.fsencode(path.stem))}", readable(path.stem).capitalize(), _table(path, about, *rows))
+        for path, about, rows in tables
     ]
     return page(
         manifest.command,
         title=manifest.title,
         subtitle=" · ".join([*result.models, result.about]),
-        warnings=(),
+        warnings=[*missing, *unread],
         tiles=result.numbers,
-        sections=[*reading, *_pictures(result), *tables],
+        sections=[*reading, *_pictures(pictures), *sections],
         home=home,
         verdict=manifest.verdict,
     )
 
 
-def _pictures(result: Result) -> list[Section]:
-    """Return the pictures that are still there, as many as one file should hold; links to the others."""
-    there = [(path, one) for one in result.manifest.pictures if is_file(path := result.file(one.file))]
+def _pictures(there: Sequence[tuple[Path, PictureFile]]) -> list[Section]:
+    """Return pictures, as many as one file should hold; links to the others."""
     shared = [one.caption for _, one in there]
     shown, room = "", _PICTURE_BYTES
     for at, (path, picture) in enumerate(there):
@@ -145,7 +183,8 @@ def _figure(path: Path, picture: PictureFile, data: bytes, *, named: bool) -> st
     text = html.escape(picture.caption)
     link = f'<a href="{html.escape(picture.file)}" title="The picture alone">{_image(data, text)}</a>'
     name = f' <span class="quiet">{html.escape(readable(path.stem))}</span>' if named else ""
-    return f"<figure{' class=wide' if picture.wide else ''}>{link}<figcaption>{text}{name}</figcaption></figure>"
+    wide = " class=wide" if picture.wide else ""
+    return f"<figure{wide}><div class=sideways>{link}</div><figcaption>{text}{name}</figcaption></figure>"
 
 
 def _image(png: bytes, text: str) -> str:
@@ -158,7 +197,8 @@ def _image(png: bytes, text: str) -> str:
     name = hashlib.sha256(png).hexdigest()[:16]
     path = "".join(f"M{x1} {y1}H{x2}V{y2}H{x1}Z" for x1, y1, x2, y2 in photos)
     return (
-        f'<svg class="sheet" viewBox="0 0 {width} {height}" role="img" aria-label="{text}"><defs>'
+        f'<svg class="sheet" width="{round(_READABLE * width)}" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{text}"><defs>'
         f'<image id="p{name}" width="{width}" height="{height}" href="{address}"/>'
         f'<clipPath id="c{name}"><path d="{path}"/></clipPath></defs><use class="paper" href="#p{name}"/>'
         + (f'<use href="#p{name}" clip-path="url(#c{name})"/>' if path else "")
@@ -166,9 +206,8 @@ def _image(png: bytes, text: str) -> str:
     )
 
 
-def _table(path: Path, about: TableFile) -> str:
+def _table(path: Path, about: TableFile, headings: list[str], rows: list[list[str]]) -> str:
     """Return a CSV file as a table: in its order, without the columns that hold nothing."""
-    headings, rows = read_table(path)
     words = f'<p class="quiet">{html.escape(about.caption[:1].upper() + about.caption[1:])}</p>'
     shown = [i for i in range(len(headings)) if not rows or any(row[i] for row in rows)]
     order = about.order.removeprefix("-")
@@ -184,8 +223,16 @@ def _table(path: Path, about: TableFile) -> str:
     return words + table(names, cells, text=[shown.index(i) for i in text], sortable=True, tall=True) + more
 
 
-def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the headings and rows of a CSV file; MaskprismError where it is none."""
+def _is_png(path: Path) -> bool:
+    """Return whether a file begins and ends like a PNG."""
+    with path.open("rb") as file:
+        head, size = file.read(len(_PNG_HEAD)), file.seek(0, os.SEEK_END)
+        file.seek(max(size - len(_PNG_TAIL), 0))
+        return head == _PNG_HEAD and file.read() == _PNG_TAIL
+
+
+def read_table(path: Path, known: Collection[str] = ()) -> Table:
+    """Return the headings and rows of a CSV file; MaskprismError where it is none, or has none of the known columns."""
     try:
         text = read_regular(path, MaskprismError, limit=MOST_BYTES).decode("utf-8")
         headings, *rows = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
@@ -193,6 +240,8 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         raise MaskprismError(f"{path}: cannot be read as CSV ({error}); {_AGAIN}") from None
     if any(len(row) != len(headings) for row in rows):
         raise MaskprismError(f"{path}: has rows that are longer or shorter than its headings; {_AGAIN}")
+    if not headings or (known and set(known).isdisjoint(headings)):
+        raise MaskprismError(f"{path}: has none of the columns that were written; {_AGAIN}")
     return headings, rows
 
 

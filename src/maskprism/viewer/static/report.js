@@ -20,23 +20,33 @@ if (gallery) {
 }
 
 // Press a heading to sort its table by that column; press again to turn the order round.
-for (const table of document.querySelectorAll("table.sortable")) {
-  const headings = [...table.tHead.rows[0].cells];
-  headings.forEach((heading, column) => {
-    const button = heading.querySelector("button");
-    if (button) button.addEventListener("click", () => sort(table, headings, heading, column));
+for (const button of document.querySelectorAll("table.sortable thead button")) {
+  const heading = button.closest("th");
+  button.addEventListener("click", () => {
+    sort(heading, heading.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending");
   });
 }
 
-function sort(table, headings, heading, column) {
-  const order = heading.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
-  for (const other of headings) other.removeAttribute("aria-sort");
+// Links to a table that they are about a column of sort it.
+for (const link of document.querySelectorAll("a[data-sort]")) {
+  link.addEventListener("click", () => {
+    const headings = [...document.querySelectorAll(`${link.hash} table.sortable th`)];
+    const heading = headings.find((one) => one.textContent === link.dataset.sort);
+    if (heading) sort(heading, link.dataset.order);
+  });
+}
+
+function sort(heading, order) {
+  const table = heading.closest("table");
+  const column = heading.cellIndex;
+  for (const other of table.querySelectorAll("[aria-sort]")) other.removeAttribute("aria-sort");
   heading.setAttribute("aria-sort", order);
   const body = table.tBodies[0];
   const rows = [...body.rows].map((row) => [row, keyOf(row.cells[column])]);
   const sign = order === "ascending" ? 1 : -1;
   rows.sort(([, a], [, b]) => compare(a, b, sign));
   body.append(...rows.map(([row]) => row));
+  table.parentElement.scrollTop = 0;
 }
 
 function keyOf(cell) {
