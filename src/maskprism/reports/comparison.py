@@ -109,7 +109,7 @@ def write_comparison(
         what = "the pairs that gain and lose most against the ground truth"
         written[raster.save(changed_pairs(comparison), folder / "changed.png")] = what
     pictures = [
-        PictureFile(path.name, f"{what[0].upper()}{what[1:]}.", wide=path.name in ("agreement.png", "worst.png", "changed.png"))
+        PictureFile(path.name, f"{what[0].upper()}{what[1:]}.", wide=path.stem in ("agreement", "worst", "changed"))
         for path, what in written.items()
         if path.suffix == ".png"
     ]
