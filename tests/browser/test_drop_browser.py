@@ -372,6 +372,28 @@ def test_the_sample_is_there_and_stays_over_a_reload(page: Page) -> None:
     assert page.locator(".stage").count() == 0
 
 
+def test_edits_stay_over_a_reload_until_another_image_comes(page: Page, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(5, (200, 360)).image)
+    page.get_by_role("button", name="Try the sample").click()
+    page.get_by_role("button", name="Ablate strongest").click(timeout=60_000)
+    page.locator(".card.dropped").wait_for()
+    page.reload()
+    page.locator(".card.dropped").wait_for(timeout=60_000)
+    page.locator("#files").set_input_files(tmp_path / "scene.png")
+    page.locator("h1.source", has_text="scene.png").wait_for(timeout=60_000)
+    assert page.locator(".card.dropped").count() == 0
+    assert page.evaluate("location.hash") == ""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_can_be_saved_while_an_image_is_shown(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.get_by_role("button", name="Try the sample").click()
+    page.locator(".stage").wait_for(timeout=60_000)
+    assert page.get_by_role("link", name="one file").is_visible()
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+
+
 def test_the_theme_is_switched_and_stays(page: Page) -> None:
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.get_by_role("button", name="Switch colours").click()
