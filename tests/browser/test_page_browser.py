@@ -258,6 +258,10 @@ def test_paper_is_light(offline: Context, folder: Path, chosen: bool) -> None:
     assert page.evaluate(background) == ["rgb(251, 250, 248)"] * 2
     assert page.locator(".diverging").first.evaluate("e => getComputedStyle(e).filter") == "none"
     assert not page.locator(".zoom").is_visible()
+    # in PDF files, Chromium and Firefox fill what gradients leave transparent: bars become blocks
+    images = page.locator(".maskprism *").evaluate_all("all => all.map(e => getComputedStyle(e).backgroundImage)")
+    assert [image for image in images if "rgba(0, 0, 0, 0)" in image] == []
+    assert "gradient" in page.locator(".slider").first.evaluate("e => getComputedStyle(e).backgroundImage")
 
 
 def test_a_prototype_is_large_under_the_pointer_and_a_click_keeps_it(page: Page, shown: list[Prediction]) -> None:
