@@ -415,10 +415,12 @@ def filmed(address: str, driver: Playwright, executable: str) -> Iterator[Page]:
 
 
 def test_the_camera_runs_through_the_model(filmed: Page) -> None:
-    """Frames per second are shown, the equaliser moves, and the picture of now opens in the viewer."""
+    """Frames per second are shown, masks are in the one style, the equaliser moves, and the picture of now opens in the viewer."""
     filmed.get_by_role("button", name="Live camera").click()
     filmed.get_by_text(re.compile(r"\d\.\d frames per second, WASM")).wait_for(timeout=60_000)
-    assert (pixels(filmed.locator("#live-picture"))[..., 3] == 255).all()
+    picture = pixels(filmed.locator("#live-picture"))
+    assert (picture[..., 3] == 255).all()
+    assert np.mean(np.ptp(picture[..., :3], axis=2) == 0) > 0.5  # masks are in colour on a dimmed grey picture
     equaliser = pixels(filmed.locator("#live-equaliser"))
     assert equaliser.shape[1] == 16 * 40
     assert len(np.unique(equaliser.reshape(-1, 4), axis=0)) > 50
