@@ -415,7 +415,7 @@ def filmed(address: str, driver: Playwright, executable: str) -> Iterator[Page]:
 
 
 def test_the_camera_runs_through_the_model(filmed: Page) -> None:
-    """Frames per second are shown, masks are in the one style, the equaliser moves, and the picture of now opens in the viewer."""
+    """Frames per second are shown, masks have their style, the equaliser moves, the picture opens in the viewer."""
     filmed.get_by_role("button", name="Live camera").click()
     filmed.get_by_text(re.compile(r"\d\.\d frames per second, WASM")).wait_for(timeout=60_000)
     picture = pixels(filmed.locator("#live-picture"))

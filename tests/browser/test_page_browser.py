@@ -612,6 +612,12 @@ def test_an_image_without_instances(offline: Context, tmp_path: Path) -> None:
     assert page.locator(".dropped").count() == 0  # all prototypes in full colours
     assert set(page.locator(".card .value").all_inner_texts()) == {""}
     assert page.locator(".lead").inner_text().startswith("Without an instance")
+    assert page.get_by_role("button", name="Fit the instance").count() == 0
+    lead, tools = (page.locator(part).bounding_box() for part in (".lead", ".tools"))
+    assert lead
+    assert tools
+    assert tools["y"] - lead["y"] - lead["height"] < 70  # no room is left for a sentence about an instance
+    assert page.get_by_role("button", name="Whole image", exact=True).is_disabled()
     assert page.locator("footer").inner_text().startswith("Prototypes are kept in 8 bits. Mask rule")
     assert "no logit and no mask differs" in page.locator("footer").inner_text()
 

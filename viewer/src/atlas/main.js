@@ -1,7 +1,7 @@
 // The map: every instance a point. Hover shows it, the lasso selects, a press opens it in the viewer.
 
 import createScatterplot from "regl-scatterplot";
-import { download, grouped, h, messageOf, oncePerFrame } from "../dom.js";
+import { download, fileNameOf, grouped, h, messageOf, oncePerFrame } from "../dom.js";
 import { byClass, byCluster, byValue, CLASS_COLOURS, classColours, OTHER, SEQUENCE } from "./colours.js";
 import { embedded, served, UNKNOWN } from "./data.js";
 import { drawn, Overlay } from "./overlay.js";
@@ -472,7 +472,7 @@ export class AtlasMap {
       "span",
       { className: "about" },
       h("span", {}, this.info.classes[classes[point]]?.name ?? ""),
-      h("span", { className: "quiet name", title: name }, `${name.replace(/^.*[\\/]/, "")} #${instances[point]}`),
+      h("span", { className: "quiet name", title: name }, `${fileNameOf(name)} #${instances[point]}`),
     );
     const button = h(
       "button",
@@ -533,7 +533,7 @@ export class AtlasMap {
         "div",
         { className: "about" },
         h("p", { className: "class" }, info.classes[classes[point]]?.name ?? ""),
-        h("p", { className: "quiet name", title: name }, `${name.replace(/^.*[\\/]/, "")} #${instances[point]}`),
+        h("p", { className: "quiet name", title: name }, `${fileNameOf(name)} #${instances[point]}`),
         h(
           "dl",
           {},
