@@ -13,8 +13,6 @@ import { paint, rgb } from "../palette.js";
  */
 /** @typedef {{ x: number, y: number, width: number, height: number }} Rectangle */
 
-/** The width that pictures are shown with at most. */
-const SHOWN_PX = 760;
 const LABEL_PX = 18;
 /** An instance of the frame before whose box overlaps this much is the same, and keeps its colour. */
 const SAME_IOU = 0.4;
@@ -88,7 +86,7 @@ export class LiveCamera {
       paintMask(pixels, grey, patch, rule.threshold, rgb(this.before[i].colour)),
     );
     context.putImageData(pixels, 0, 0);
-    const unit = Math.max(1, width / SHOWN_PX);
+    const unit = Math.max(1, width / (picture.clientWidth || width)); // texts keep their size where the picture is shrunk
     context.font = `600 ${14 * unit}px system-ui, sans-serif`;
     /** @type {Rectangle[]} */
     const labels = [];
