@@ -36,6 +36,8 @@ export class AtlasMap {
     this.selected = [];
     this.listed = LISTED;
     this.hovered = -1;
+    /** @type {Promise<void>} */
+    this.drawing = Promise.resolve();
     this.build();
   }
 
@@ -240,7 +242,14 @@ export class AtlasMap {
     await this.select(this.selected);
   }
 
-  async draw(moving = false) {
+  /** Draws once what is drawn now is there: the plot ignores what is asked for before. */
+  draw(moving = false) {
+    const draw = () => this.drawNow(moving);
+    this.drawing = this.drawing.then(draw, draw);
+    return this.drawing;
+  }
+
+  async drawNow(moving = false) {
     const { info, plot, layout } = this;
     if (!plot) return;
     const [x, y, colouring] = await Promise.all([
@@ -358,7 +367,10 @@ export class AtlasMap {
       await plot.filter(found, { preventEvent: true });
       const passed = new Set(found);
       const left = this.selected.filter((point) => passed.has(point));
-      if (left.length < this.selected.length) await this.select(left);
+      if (left.length < this.selected.length) {
+        await this.select(left);
+        await this.record(false);
+      }
     }
     this.overlay?.moved();
     const many = this.shown?.length ?? info.count;
