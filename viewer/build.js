@@ -47,7 +47,7 @@ async function written(name, content) {
  */
 async function notices(inputs) {
   const names = inputs
-    .map((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1])
+    .map((path) => /(?:^|\/)node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1])
     .filter((name) => name !== undefined);
   const found = await Promise.all(
     [...new Set(names)].sort().map(async (name) => {

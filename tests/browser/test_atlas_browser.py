@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -201,6 +202,80 @@ def test_classes_and_names_filter_and_colours_change(atlas: Path, offline: Calla
     colours.select_option(label="mask IoU")
     page.locator(".ramp").wait_for()
     assert "grey: not known" in page.locator(".ramp").inner_text()
+
+
+def test_what_is_in_view_is_selected(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
+    page = opened(offline(), (atlas / "atlas" / "map.html").as_uri())
+    count = len(Points.read(atlas / "t.parquet"))
+    box = page.locator(".stage > canvas").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    for _ in range(4):
+        page.mouse.wheel(0, -200)
+        page.wait_for_timeout(60)
+    page.wait_for_timeout(500)  # until the view rests, each point in it has its picture
+    points = "all => all.map(one => Number(one.dataset.point)).sort((a, b) => a - b)"
+    expected = page.locator(".overlay .picture").evaluate_all(points)
+    page.get_by_role("button", name="Select visible").click()
+    page.locator(".selection h2").wait_for()
+    selected = page.locator(".selection ol:not(.nearest) button").evaluate_all(points)
+    assert 0 < len(selected) < count
+    assert selected == expected
+
+
+def test_the_map_has_an_address(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
+    """A reload shows the same, Back what was shown before; what the map does not have is left out."""
+    page = opened(offline(), f"{(atlas / 'atlas' / 'map.html').as_uri()}?x=1#colour=none&class=none&select=none%233")
+    points = Points.read(atlas / "t.parquet")
+    sizes = np.bincount(points.classes)
+    assert page.get_by_role("status").inner_text() == f"{len(points)} instances"
+    page.get_by_role("combobox", name="Colour").select_option("quality-iou")
+    chosen = page.locator(".legend button").nth(1)
+    name = chosen.locator(".name").inner_text()
+    many = int(sizes[points.class_names.index(name)])
+    chosen.click()
+    page.get_by_text(f"{many} of {len(points)} instances").wait_for()
+    page.get_by_role("searchbox").fill(".")
+    page.get_by_role("button", name="Select visible").click()
+    page.get_by_role("heading", name=f"{many} selected").wait_for()
+    page.wait_for_function("location.hash.includes('select=')")
+
+    def shows(selected: int) -> None:
+        page.get_by_text(f"{many} of {len(points)} instances").wait_for()
+        assert page.get_by_role("combobox", name="Colour").input_value() == "quality-iou"
+        assert page.locator(".legend [aria-pressed=true] .name").all_inner_texts() == [name]
+        if selected:
+            page.get_by_role("heading", name=f"{selected} selected").wait_for()
+        else:
+            page.locator(".selection").wait_for(state="hidden")
+
+    page.get_by_role("searchbox").fill("none")  # what a filter hides is no longer selected, nor named
+    page.wait_for_function("!location.hash.includes('select=')")
+    page.locator(".selection").wait_for(state="hidden")
+    page.get_by_role("searchbox").fill(".")
+    page.get_by_text(f"{many} of {len(points)} instances").wait_for()
+    page.get_by_role("button", name="Select visible").click()
+    page.wait_for_function("location.hash.includes('select=')")
+    page.reload()
+    shows(many)
+    assert page.get_by_role("searchbox").input_value() == "."
+    for _ in range(2):  # of the two selections, the first went with the filter
+        page.go_back()
+        shows(0)
+    page.go_back()
+    page.get_by_role("status").get_by_text(re.compile(f"^{len(points)} instances")).wait_for()
+    assert page.locator(".legend [aria-pressed=true]").count() == 0
+    page.go_forward()
+    shows(0)
+
+
+def test_colours_of_classes_stay_when_classes_are_chosen(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
+    page = opened(offline(), (atlas / "atlas" / "map.html").as_uri())
+    colours = "all => all.slice(0, 6).map(one => one.style.background)"
+    before = page.locator(".legend .dot").evaluate_all(colours)
+    page.locator(".legend button").nth(3).click()
+    page.locator(".legend [aria-pressed=true]").wait_for()
+    assert page.locator(".legend .dot").evaluate_all(colours) == before
 
 
 def test_statistics_and_map_lead_to_each_other(atlas: Path, offline: Callable[..., BrowserContext]) -> None:

@@ -372,6 +372,28 @@ def test_the_sample_is_there_and_stays_over_a_reload(page: Page) -> None:
     assert page.locator(".stage").count() == 0
 
 
+def test_edits_stay_over_a_reload_until_another_image_comes(page: Page, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(5, (200, 360)).image)
+    page.get_by_role("button", name="Try the sample").click()
+    page.get_by_role("button", name="Ablate strongest").click(timeout=60_000)
+    page.locator(".card.dropped").wait_for()
+    page.reload()
+    page.locator(".card.dropped").wait_for(timeout=60_000)
+    page.locator("#files").set_input_files(tmp_path / "scene.png")
+    page.locator("h1.source", has_text="scene.png").wait_for(timeout=60_000)
+    assert page.locator(".card.dropped").count() == 0
+    assert page.evaluate("location.hash") == ""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_can_be_saved_while_an_image_is_shown(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.get_by_role("button", name="Try the sample").click()
+    page.locator(".stage").wait_for(timeout=60_000)
+    assert page.get_by_role("link", name="one file").is_visible()
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+
+
 def test_the_theme_is_switched_and_stays(page: Page) -> None:
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.get_by_role("button", name="Switch colours").click()
@@ -393,10 +415,12 @@ def filmed(address: str, driver: Playwright, executable: str) -> Iterator[Page]:
 
 
 def test_the_camera_runs_through_the_model(filmed: Page) -> None:
-    """Frames per second are shown, the equaliser moves, and the picture of now opens in the viewer."""
+    """Frames per second are shown, masks have their style, the equaliser moves, the picture opens in the viewer."""
     filmed.get_by_role("button", name="Live camera").click()
     filmed.get_by_text(re.compile(r"\d\.\d frames per second, WASM")).wait_for(timeout=60_000)
-    assert (pixels(filmed.locator("#live-picture"))[..., 3] == 255).all()
+    picture = pixels(filmed.locator("#live-picture"))
+    assert (picture[..., 3] == 255).all()
+    assert np.mean(np.ptp(picture[..., :3], axis=2) == 0) > 0.5  # masks are in colour on a dimmed grey picture
     equaliser = pixels(filmed.locator("#live-equaliser"))
     assert equaliser.shape[1] == 16 * 40
     assert len(np.unique(equaliser.reshape(-1, 4), axis=0)) > 50

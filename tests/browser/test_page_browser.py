@@ -258,6 +258,10 @@ def test_paper_is_light(offline: Context, folder: Path, chosen: bool) -> None:
     assert page.evaluate(background) == ["rgb(251, 250, 248)"] * 2
     assert page.locator(".diverging").first.evaluate("e => getComputedStyle(e).filter") == "none"
     assert not page.locator(".zoom").is_visible()
+    # in PDF files, Chromium and Firefox fill what gradients leave transparent: bars become blocks
+    images = page.locator(".maskprism *").evaluate_all("all => all.map(e => getComputedStyle(e).backgroundImage)")
+    assert [image for image in images if "rgba(0, 0, 0, 0)" in image] == []
+    assert "gradient" in page.locator(".slider").first.evaluate("e => getComputedStyle(e).backgroundImage")
 
 
 def test_a_prototype_is_large_under_the_pointer_and_a_click_keeps_it(page: Page, shown: list[Prediction]) -> None:
@@ -608,6 +612,12 @@ def test_an_image_without_instances(offline: Context, tmp_path: Path) -> None:
     assert page.locator(".dropped").count() == 0  # all prototypes in full colours
     assert set(page.locator(".card .value").all_inner_texts()) == {""}
     assert page.locator(".lead").inner_text().startswith("Without an instance")
+    assert page.get_by_role("button", name="Fit the instance").count() == 0
+    lead, tools = (page.locator(part).bounding_box() for part in (".lead", ".tools"))
+    assert lead
+    assert tools
+    assert tools["y"] - lead["y"] - lead["height"] < 70  # no room is left for a sentence about an instance
+    assert page.get_by_role("button", name="Whole image", exact=True).is_disabled()
     assert page.locator("footer").inner_text().startswith("Prototypes are kept in 8 bits. Mask rule")
     assert "no logit and no mask differs" in page.locator("footer").inner_text()
 

@@ -521,6 +521,8 @@ def test_the_map_of_the_gallery_opens_instances(address: str, open_page: Open, t
     page.wait_for_selector("#maskprism-atlas[data-ready]")
     total = sum(len(prediction) for prediction, _ in truth.values())
     page.get_by_text(f"{total} instances", exact=True).wait_for()
+    page.goto(f"{page.url}?x=1")  # a parameter that is not of the filter is ignored
+    page.get_by_text(f"{total} instances", exact=True).wait_for()
     page.get_by_role("button", name="Select visible").click()
     one = page.locator(".selection li button").first
     one.locator("img").evaluate("(image) => image.decode()")  # the crop comes

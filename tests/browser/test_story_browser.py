@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -480,6 +481,39 @@ def test_cards_show_what_surrounds_the_box_or_the_whole_image(offline: Context, 
     until(page, lambda: "whole=on" in page.url)
 
 
+def test_without_an_instance_cards_show_the_middle_of_a_long_image(offline: Context, tmp_path: Path) -> None:
+    image = np.full((300, 4000, 3), 90, np.uint8)
+    nothing = maskprism.load("sample").predict(image)[:0]
+    page = opened(offline(), write_page(tmp_path / "panorama.html", [(image, nothing)]), "")
+    thumb = page.locator(".card .thumb canvas").first
+    middle = thumb.bounding_box()
+    assert middle
+    assert middle["height"] == pytest.approx(middle["width"], rel=0.2)
+    page.get_by_role("button", name="Whole image", exact=True).click()
+    settle(page)
+    whole = thumb.bounding_box()
+    assert whole
+    assert whole["height"] < 12
+
+
+def test_one_prototype_is_one_map_and_one_weight(offline: Context, tmp_path: Path) -> None:
+    image = draw_scene(SEED).image
+    found = maskprism.load("sample").predict(image)
+    single = maskprism.from_arrays(image, np.ones((1, 1), np.float32), found.prototypes[:1], preprocessing="yolo")
+    page = opened(offline(), write_page(tmp_path / "single.html", [(image, single)]), "")
+    assert page.locator(".lead").inner_text() == "This mask = 1 shared map × 1 weight. Drag the weight."
+
+
+def test_a_backslash_in_a_name_is_a_letter(offline: Context, tmp_path: Path) -> None:
+    image = draw_scene(SEED).image
+    found = maskprism.load("sample").predict(image)
+    names = ["folder/back\\slash.png", "C:\\folder\\windows.png"]
+    pictures = [(image, replace(found, source=name)) for name in names]
+    page = opened(offline(), write_page(tmp_path / "names.html", pictures), "")
+    assert page.locator("h1").inner_text() == "back\\slash.png"
+    assert page.locator(".tile .name").all_text_contents() == ["back\\slash.png", "windows.png"]
+
+
 def test_values_lie_under_no_button(offline: Context, file: Path) -> None:
     for options in ({}, {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}):
         page = opened(offline(**options), file)
@@ -494,7 +528,10 @@ def test_values_lie_under_no_button(offline: Context, file: Path) -> None:
 
 def test_the_order_on_a_phone(offline: Context, file: Path) -> None:
     page = opened(offline(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True), file)
-    tops = [page.locator(part).first.bounding_box() for part in (".stage", ".equation", ".slider", ".waterfall")]
+    parts = (".lead", ".stage", ".equation", ".slider", ".waterfall")
+    tops = [page.locator(part).first.bounding_box() for part in parts]
+    assert tops[0]
+    assert tops[0]["y"] + tops[0]["height"] < 300
     assert [box["y"] for box in tops if box] == sorted(box["y"] for box in tops if box)
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
 

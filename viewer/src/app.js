@@ -1,6 +1,6 @@
 // The frame around one or several scenes: title bar, gallery, links and files that hold the state, light and dark.
 
-import { download, ends, h, icon, messageOf, rest, roving } from "./dom.js";
+import { download, ends, fileNameOf, h, icon, messageOf, rest, roving } from "./dom.js";
 import { mostTelling } from "./roles.js";
 import { Scene } from "./scene.js";
 import { State } from "./state.js";
@@ -468,8 +468,8 @@ function asked(saved, sources) {
   return saved;
 }
 
-/** The last part of a path. @param {string} title */
-const short = (title) => title.replace(/^.*[\\/]/, "") || "image";
+/** @param {string} title */
+const short = (title) => fileNameOf(title) || "image";
 
 /** As text, with the harmless characters left readable. @param {URLSearchParams} saved */
 export const readable = (saved) => saved.toString().replaceAll("%3A", ":").replaceAll("%2C", ",");

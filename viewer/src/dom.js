@@ -36,6 +36,13 @@ export function element(parent, selector, kind = /** @type {any} */ (HTMLElement
   return found;
 }
 
+/**
+ * The last part of a path: "/" separates, and "\\" in a path of Windows that has its drive or server; elsewhere it is
+ * a letter of a name.
+ * @param {string} path
+ */
+export const fileNameOf = (path) => path.replace(/^([A-Za-z]:[\\/]|\\\\)/.test(path) ? /^.*[\\/]/s : /^.*\//s, "");
+
 const END = 10;
 
 /**

@@ -2,7 +2,7 @@
 
 import { Blocks } from "./blocks.js";
 import { h } from "./dom.js";
-import { DIMMED, HATCH_PX, INNER_LINE, OPACITY, OUTER_LINE } from "./mask_style.js";
+import { DIMMED, HATCH_PX, INNER_LINE, lineWidth, OPACITY, OUTER_LINE } from "./mask_style.js";
 import { eachInside, iou } from "./masks.js";
 import { abgr, paint } from "./palette.js";
 
@@ -20,8 +20,6 @@ const INNER = abgr(INNER_LINE, 255);
 const OUTER = abgr(OUTER_LINE, 255);
 /** Stripes of pixels that an edit took away. */
 const LOST = [abgr([255, 255, 255], 210), abgr([0, 0, 0], 150)];
-/** One pixel of each line for this number of pixels of a side, so that lines stay in sight where masks are shrunk. */
-const PER_LINE_PX = 900;
 
 export class MaskLayer {
   /** @param {Frame} frame */
@@ -35,7 +33,7 @@ export class MaskLayer {
     this.context = context;
     this.pixels = new ImageData(width, height);
     this.colours = new Uint32Array(this.pixels.data.buffer);
-    this.linePx = Math.max(1, Math.round(Math.max(width, height) / PER_LINE_PX));
+    this.linePx = lineWidth(width, height);
     /** Per pixel INSIDE and ORIGINAL; with a border that is neither, so that all have four neighbours. */
     this.stride = width + 2 * this.linePx;
     this.marks = new Uint8Array(this.stride * (height + 2 * this.linePx));

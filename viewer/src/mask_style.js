@@ -15,10 +15,58 @@ export const HATCH_PX = 4;
 /** Colours are chosen on the image at this size. */
 export const SIDE = 160;
 
+/** One pixel of each line for this number of pixels of a side, so that lines stay in sight where pictures are shrunk. */
+const PER_LINE_PX = 900;
 const AROUND_PX = 2;
 const ENOUGH = 4.5;
 const USED = 1.5;
 const BESIDE = 4;
+
+/** How wide each of the two lines of an outline is. @param {number} width @param {number} height */
+export const lineWidth = (width, height) => Math.max(1, Math.round(Math.max(width, height) / PER_LINE_PX));
+
+/** Makes a picture the dark greys that surround masks. @param {Pixels} picture @param {Uint8Array} grey */
+export function dim({ data }, grey) {
+  for (let i = 0; i < grey.length; i++) data.fill(Math.floor(DIMMED * grey[i]), 4 * i, 4 * i + 3);
+}
+
+/**
+ * Paints a mask into a dimmed picture: in its colour, with an outline, white outside and black inside.
+ * @param {Pixels} picture
+ * @param {Uint8Array} grey The picture before it was dimmed.
+ * @param {import("./masks.js").Patch} patch
+ * @param {number} threshold
+ * @param {ArrayLike<number>} colour
+ */
+export function paintMask({ data, width, height }, grey, { rows, columns, values }, threshold, colour) {
+  const px = lineWidth(width, height);
+  const [high, wide] = [rows[1] - rows[0], columns[1] - columns[0]];
+  const stride = wide + 4 * px; // with a border wide enough for the outer line and its neighbours
+  const marks = new Uint8Array(stride * (high + 4 * px));
+  for (let r = 0, i = 0; r < high; r++)
+    for (let c = 0, at = (r + 2 * px) * stride + 2 * px; c < wide; c++, at++, i++)
+      marks[at] = Number(values[i] > threshold);
+  const tints = Array.from(colour, (channel) => OPACITY * channel);
+  for (let r = Math.max(rows[0] - px, 0); r < Math.min(rows[1] + px, height); r++) {
+    const first = Math.max(columns[0] - px, 0);
+    let at = (r - rows[0] + 2 * px) * stride + first - columns[0] + 2 * px;
+    for (let i = r * width + first; i < r * width + Math.min(columns[1] + px, width); i++, at++) {
+      const [left, right, above, below] = [
+        marks[at - px],
+        marks[at + px],
+        marks[at - px * stride],
+        marks[at + px * stride],
+      ];
+      const line = marks[at]
+        ? !(left & right & above & below) && INNER_LINE
+        : left | right | above | below && OUTER_LINE;
+      for (let channel = 0; channel < 3; channel++) {
+        if (line) data[4 * i + channel] = line[channel];
+        else if (marks[at]) data[4 * i + channel] = Math.floor(tints[channel] + (1 - OPACITY) * grey[i]);
+      }
+    }
+  }
+}
 
 /** Greys as OpenCV has them. @param {Uint8ClampedArray} rgba @returns {Uint8Array} */
 export function greysOf(rgba) {

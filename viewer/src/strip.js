@@ -28,6 +28,8 @@ const MOST = 64;
 const MARGIN = 0.25;
 const LEAST_CELLS = 14;
 const THINNEST = 0.7;
+/** Images whose shorter side is a smaller share of the longer one are long. */
+const LONG = 0.4;
 
 export class Strip {
   /**
@@ -72,13 +74,31 @@ export class Strip {
     this.paintAll();
   }
 
-  /** What surrounds the box of the chosen instance; else what of the grid is image and not padding. */
+  /** Whether the image is so long that thumbnails of it cannot be read. */
+  get isLong() {
+    const { content_hw } = this.scene.letterbox;
+    return Math.min(...content_hw) < LONG * Math.max(...content_hw);
+  }
+
+  /** Whether thumbnails show a part of the image, unless the whole is asked for. */
+  get hasWindow() {
+    return this.state.selected >= 0 || this.isLong;
+  }
+
+  /**
+   * What surrounds the box of the chosen instance; without one, the middle of a long image; else what of the grid is
+   * image and not padding.
+   */
   windowOf() {
     const { letterbox, instances } = this.scene;
     const { selected, whole } = this.state;
-    const [height, width] = letterbox.canvas_hw;
-    if (whole || selected < 0) return cellsAround(letterbox, [0, 0, width, height], 0, 0);
-    return cellsAround(letterbox, instances[selected].canvas_box, MARGIN, LEAST_CELLS, THINNEST);
+    const { canvas_hw, content_hw, offset_yx } = letterbox;
+    const [height, width] = canvas_hw;
+    if (whole || !this.hasWindow) return cellsAround(letterbox, [0, 0, width, height], 0, 0);
+    if (selected >= 0) return cellsAround(letterbox, instances[selected].canvas_box, MARGIN, LEAST_CELLS, THINNEST);
+    const half = Math.min(...content_hw) / 2;
+    const [y, x] = offset_yx.map((offset, axis) => offset + content_hw[axis] / 2);
+    return cellsAround(letterbox, [x - half, y - half, x + half, y + half], 0, 0);
   }
 
   /** The end of the colour map of a prototype on its own. @param {number} k */

@@ -1,6 +1,6 @@
 // The whole of one scene on the page: image, controls, prototypes, pixel.
 
-import { download, grouped, h, icon, rest, style } from "./dom.js";
+import { download, fileNameOf, grouped, h, icon, rest, style } from "./dom.js";
 import { descending, effects } from "./masks.js";
 import { Equation } from "./equation.js";
 import { ANCHORS } from "./palette.js";
@@ -123,7 +123,7 @@ export class Viewer {
     const button = (/** @type {string} */ text, /** @type {string} */ label, /** @type {() => void} */ act) =>
       h("button", { type: "button", title: label, "aria-label": label, onclick: act }, text);
     const fit = button("⊡", "Fit the instance (F)", () => this.stage.fitInstance());
-    this.onRefresh(() => (fit.disabled = this.state.selected < 0));
+    fit.hidden = !this.scene.instances.length;
     return h(
       "div",
       { className: "zoom", role: "group", "aria-label": "Zoom" },
@@ -137,7 +137,7 @@ export class Viewer {
   /** How the mask comes about, in a picture and two sentences. */
   story() {
     const { state } = this;
-    const says = h("p", { className: "says" });
+    const says = h("p", { className: "says", hidden: state.selected < 0 });
     let telling = 0;
     const tell = () => {
       cancelAnimationFrame(telling);
@@ -399,8 +399,10 @@ export class Viewer {
   /** What a mask is, in a sentence. */
   lead() {
     const { k, instances } = this.scene;
+    const sum =
+      k === 1 ? "1 shared map × 1 weight. Drag the weight." : `${k} shared maps × ${k} weights. Drag one weight.`;
     const lead = instances.length
-      ? `This mask = ${k} shared maps × ${k} weights. Drag one weight.`
+      ? `This mask = ${sum}`
       : "Without an instance there are no weights. Point at a prototype to see it large.";
     return h("p", { className: "lead" }, lead);
   }
@@ -524,7 +526,8 @@ export class Viewer {
       keep.textContent = `Keep top-${kept} prototypes`;
       swap.value = "";
       donors.forEach((donor, i) => (donor.disabled = i === state.selected));
-      for (const one of [ablate, keep, ...signs, count, whole]) one.disabled = state.selected < 0;
+      for (const one of [ablate, keep, ...signs, count]) one.disabled = state.selected < 0;
+      whole.disabled = !this.strip.hasWindow;
       swap.disabled = scene.instances.length < 2;
       whole.setAttribute("aria-pressed", String(state.whole));
       rest(reset, !state.edits.has(state.selected));
@@ -687,8 +690,7 @@ export class Viewer {
   /** A file name without folders and suffix. */
   stem() {
     return (
-      this.scene.header.source
-        .replace(/^.*[\\/]/, "")
+      fileNameOf(this.scene.header.source)
         .replace(/\.[^.]*$/, "")
         .replace(/[^\p{L}\p{N}._-]+/gu, "_") || "image"
     );

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { byClass, byCluster, byValue, OTHER, SEQUENCE } from "../src/atlas/colours.js";
+import { instancesOf, readAddress, writeAddress } from "../src/atlas/address.js";
+import { byClass, byCluster, byValue, classColours, OTHER, SEQUENCE } from "../src/atlas/colours.js";
 import { UNKNOWN } from "../src/atlas/data.js";
 import { asCsv, meanOf, nearestOf, signatureOf, unpackedValue } from "../src/atlas/selection.js";
 
@@ -58,14 +59,39 @@ test("CSV keeps names as text", () => {
 });
 
 test("every point has a colour of its palette", () => {
-  const classes = byClass(Uint32Array.from([0, 5, 9, 7]), [9, 0]);
-  assert.deepEqual([...classes.indices], [1, 2, 0, 2]);
-  assert.equal(classes.palette[2], OTHER);
+  const classes = byClass(Uint32Array.from([0, 5, 9, 7]), classColours([9, 0]));
+  assert.deepEqual([...classes.indices], [0, 5, 5, 6]);
+  assert.equal(classes.palette[6], OTHER);
   const values = byValue(Uint16Array.from([0, UNKNOWN - 1, UNKNOWN, 30_000]));
   assert.equal(values.palette.length, SEQUENCE.length + 1);
   assert.deepEqual([...values.indices.slice(0, 3)], [0, 254, 255]);
   const kinds = byCluster(Uint8Array.from([0, 1, 5, 6]));
   assert.ok(kinds.indices.every((index) => index < kinds.palette.length));
+});
+
+test("colours of classes stay, whichever are chosen", () => {
+  const all = classColours([]);
+  const chosen = classColours([3, 8], all);
+  for (let id = 0; id < 6; id++) assert.equal(chosen.get(id), all.get(id));
+  assert.equal(all.get(8), undefined);
+  const more = classColours([3, 8, 5, 9], chosen);
+  assert.equal(more.get(8), chosen.get(8));
+  assert.ok(![3, 5, 8].some((id) => more.get(id) === more.get(9)));
+  assert.equal(classColours([9], more).get(9), more.get(9));
+  assert.equal(classColours(Array.from({ length: 20 }, (_, id) => id)).size, 20); // more than there are colours
+});
+
+test("an address says what the map shows, and what it does not have is left out", () => {
+  const shown = { layout: 1, colour: "quality-iou", classes: ["a&b", "knife"], text: "ü#", selected: ["a#b.png#3"] };
+  assert.deepEqual(readAddress(writeAddress(shown)), shown);
+  assert.equal(writeAddress(readAddress("#other=1")), "");
+  const points = instancesOf(
+    ["a#1", "b#0", "none#4", "b#9"],
+    ["a", "b"],
+    Uint32Array.of(0, 0, 1),
+    Uint32Array.of(0, 1, 0),
+  );
+  assert.deepEqual(points, [1, 2]);
 });
 
 test("the sequence grows lighter", () => {

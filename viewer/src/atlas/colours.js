@@ -26,19 +26,36 @@ export const SEQUENCE = Array.from({ length: STEPS }, (_, i) => {
 /** @typedef {{ palette: string[], indices: Uint8Array }} Colouring */
 
 /**
- * Classes as colours: those of `named`, in their order, and one for all others.
+ * Which colour a class has: the largest classes always their own, a smaller one while it is chosen, one that is free.
+ * @param {Iterable<number>} chosen
+ * @param {Map<number, number>} before What this gave for the choice before: colours stay.
+ * @returns {Map<number, number>}
+ */
+export function classColours(chosen, before = new Map()) {
+  const own = CLASS_COLOURS.length;
+  const places = new Map(CLASS_COLOURS.map((_, id) => [id, id]));
+  const small = [...chosen].filter((id) => id >= own);
+  for (const id of small) if (before.has(id)) places.set(id, before.get(id) ?? 0);
+  const used = new Set([...chosen].map((id) => places.get(id)));
+  for (const id of small) {
+    if (places.has(id)) continue;
+    const free = [...CLASS_COLOURS.keys()].filter((place) => !used.has(place));
+    places.set(id, free.at(-1) ?? id % own);
+    used.add(places.get(id));
+  }
+  return places;
+}
+
+/**
+ * Classes as colours, and one for those that have none of their own.
  * @param {Uint32Array} classes
- * @param {number[]} named
+ * @param {Map<number, number>} places
  * @returns {Colouring}
  */
-export function byClass(classes, named) {
-  const own = new Map(named.slice(0, CLASS_COLOURS.length).map((id, place) => [id, place]));
-  const other = own.size;
-  return {
-    palette: [...CLASS_COLOURS.slice(0, other), OTHER],
-    indices: Uint8Array.from(classes, (id) => own.get(id) ?? other),
-  };
-}
+export const byClass = (classes, places) => ({
+  palette: [...CLASS_COLOURS, OTHER],
+  indices: Uint8Array.from(classes, (id) => places.get(id) ?? CLASS_COLOURS.length),
+});
 
 /** Numbers as colours, what is not known in grey. @param {Uint16Array} values @returns {Colouring} */
 export function byValue(values) {

@@ -1,5 +1,7 @@
 // Where the map's points come from: elements of its own file, or the server. Columns are small numbers, deflated.
 
+import { readFilters, writeFilters } from "../gallery/filters.js";
+
 /**
  * @typedef {{ name: string, title: string, low: number, high: number, log: boolean }} Quality Numbers lie between low
  * and high; of their logarithm where `log`.
@@ -70,9 +72,10 @@ export function embedded() {
   };
 }
 
-/** The points that a server knows so far. @returns {Source} */
+/** The points that a server knows so far, under the filter of the gallery. @returns {Source} */
 export function served() {
-  const answer = fetch(`/api/map${location.search}`).then(async (response) => {
+  const query = writeFilters(readFilters(location.search));
+  const answer = fetch(`/api/map?${query}`).then(async (response) => {
     const found = await response.json();
     if (!response.ok) throw new Error(found.error);
     return found;

@@ -1,10 +1,11 @@
 // The map: every instance a point. Hover shows it, the lasso selects, a press opens it in the viewer.
 
 import createScatterplot from "regl-scatterplot";
-import { download, grouped, h, messageOf, oncePerFrame } from "../dom.js";
-import { byClass, byCluster, byValue, CLASS_COLOURS, OTHER, SEQUENCE } from "./colours.js";
+import { download, fileNameOf, grouped, h, messageOf, oncePerFrame } from "../dom.js";
+import { byClass, byCluster, byValue, CLASS_COLOURS, classColours, OTHER, SEQUENCE } from "./colours.js";
 import { embedded, served, UNKNOWN } from "./data.js";
 import { drawn, Overlay } from "./overlay.js";
+import { instancesOf, readAddress, writeAddress } from "./address.js";
 import { asCsv, meanOf, nearestOf, signatureOf, unpackedValue } from "./selection.js";
 
 /** @typedef {import("./data.js").Info} Info */
@@ -14,6 +15,8 @@ const LISTED = 60;
 const SIGNATURE = 10;
 const COMPARED = 4;
 const NEIGHBOURS = 5;
+/** Up to this number of selected points are named in the address. */
+const MOST_NAMED = 20;
 const MANY = 100_000;
 
 export class AtlasMap {
@@ -28,10 +31,13 @@ export class AtlasMap {
     this.colour = "class";
     /** @type {Set<number>} Classes that are shown; all where it is empty. */
     this.classes = new Set();
+    this.places = classColours(this.classes);
     /** @type {number[]} */
     this.selected = [];
     this.listed = LISTED;
     this.hovered = -1;
+    /** @type {Promise<void>} */
+    this.drawing = Promise.resolve();
     this.build();
   }
 
@@ -40,7 +46,7 @@ export class AtlasMap {
     this.canvas = h("canvas", { "aria-label": `Map of ${info.count} instances`, role: "img" });
     this.layouts = h(
       "select",
-      { onchange: () => this.showLayout(Number(this.layouts?.value)) },
+      { onchange: () => this.show({ layout: Number(this.layouts?.value) }) },
       ...info.layouts.map((layout, i) => h("option", { value: String(i) }, layout.title)),
     );
     const colours = [
@@ -50,7 +56,7 @@ export class AtlasMap {
     ];
     this.colours = h(
       "select",
-      { onchange: () => this.showColour(this.colours?.value ?? "class") },
+      { onchange: () => this.show({ colour: this.colours?.value }) },
       ...colours.map(([value, title]) => h("option", { value }, title)),
     );
     this.text = h("input", {
@@ -58,7 +64,7 @@ export class AtlasMap {
       placeholder: "Name of an image",
       "aria-label": "Only images whose name contains",
       spellcheck: false,
-      oninput: oncePerFrame(() => this.filter()),
+      oninput: oncePerFrame(() => (this.filter(), this.record(false))),
     });
     this.lasso = h(
       "button",
@@ -79,12 +85,7 @@ export class AtlasMap {
     this.overlay = new Overlay({
       picture: (point) => this.pictureOf(point),
       colourOf: (point) => this.drawnColours?.palette[this.drawnColours.indices[point]] ?? "",
-      inView: () => {
-        /** @type {number[]} */
-        const all = this.plot?.get("pointsInView") ?? [];
-        const filtered = this.shown && new Set(this.shown);
-        return filtered ? all.filter((point) => filtered.has(point)) : all;
-      },
+      inView: () => this.inView(),
       positionOf: (/** @type {number} */ point) => this.plot?.getScreenPosition(point),
       groupOf: (point) => this.groupOf(point),
     });
@@ -101,7 +102,11 @@ export class AtlasMap {
         h("button", { type: "button", onclick: () => this.whole(true) }, "Reset view"),
         h(
           "button",
-          { type: "button", onclick: () => this.choose(this.shown ?? Array.from({ length: info.count }, (_, i) => i)) },
+          {
+            type: "button",
+            title: "The points in view that pass the filters",
+            onclick: () => this.choose(this.inView().filter((point) => this.isOnScreen(point))),
+          },
           "Select visible",
         ),
         ...this.overlayControls(),
@@ -158,8 +163,8 @@ export class AtlasMap {
     const recolour = () => this.plot?.set({ backgroundColor: background(this.root) });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
     new MutationObserver(recolour).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-    await this.showColour("class");
-    await this.filter();
+    await this.restore();
+    addEventListener("popstate", () => this.restore());
     await this.whole(false);
     this.root.dataset.ready = "true";
   }
@@ -173,19 +178,78 @@ export class AtlasMap {
     else await plot.zoomToOrigin({ transition });
   }
 
-  /** @param {number} layout */
-  async showLayout(layout) {
-    this.layout = layout;
-    await this.draw(true);
+  /** The points that pass the filters, near the screen or on it. @returns {number[]} */
+  inView() {
+    /** @type {number[]} */
+    const all = this.plot?.get("pointsInView") ?? [];
+    const filtered = this.shown && new Set(this.shown);
+    return filtered ? all.filter((point) => filtered.has(point)) : all;
   }
 
-  /** @param {string} colour */
-  async showColour(colour) {
-    this.colour = colour;
-    await this.draw(false);
+  /** @param {number} point */
+  isOnScreen(point) {
+    const { canvas, plot } = this;
+    const [x, y] = plot?.getScreenPosition(point) ?? [-1, -1];
+    return x >= 0 && y >= 0 && x < (canvas?.clientWidth ?? 0) && y < (canvas?.clientHeight ?? 0);
   }
 
-  async draw(moving = false) {
+  /** @param {{ layout?: number, colour?: string }} asked */
+  async show({ layout = this.layout, colour = this.colour }) {
+    const moving = layout !== this.layout;
+    Object.assign(this, { layout, colour });
+    this.record();
+    await this.draw(moving);
+  }
+
+  /** Writes what is shown into the address; Back leads to what was shown before where it is an act of its own. */
+  async record(act = true) {
+    const { info, layout, colour, text, classes, selected } = this;
+    const keys = selected.length <= MOST_NAMED ? await this.keysOf(selected) : [];
+    if (selected !== this.selected) return;
+    const names = [...classes].map((id) => info.classes[id].name);
+    const address = writeAddress({ layout, colour, classes: names, text: text?.value.trim() ?? "", selected: keys });
+    if (address === location.hash) return;
+    if (act) history.pushState(null, "", address || location.pathname + location.search);
+    else history.replaceState(null, "", address || location.pathname + location.search);
+  }
+
+  /** Shows what the address says; what this map does not have is left out. */
+  async restore() {
+    const { info, layouts, colours, text } = this;
+    const { hash } = location;
+    const asked = readAddress(hash);
+    this.layout = info.layouts[asked.layout] ? asked.layout : 0;
+    this.colour = [...(colours?.options ?? [])].some(({ value }) => value === asked.colour) ? asked.colour : "class";
+    const ids = asked.classes.map((name) => info.classes.findIndex((one) => one.name === name));
+    this.classes = new Set(ids.filter((id) => id >= 0));
+    this.places = classColours(this.classes, this.places);
+    if (layouts) layouts.value = String(this.layout);
+    if (colours) colours.value = this.colour;
+    if (text) text.value = asked.text;
+    const points = asked.selected.length
+      ? instancesOf(
+          asked.selected,
+          await this.names(),
+          await this.read("image", Uint32Array),
+          await this.read("instance", Uint32Array),
+        )
+      : [];
+    if (location.hash !== hash) return;
+    this.selected = points;
+    await this.draw();
+    await this.filter();
+    this.plot?.select(this.selected, { preventEvent: true });
+    await this.select(this.selected);
+  }
+
+  /** Draws once what is drawn now is there: the plot ignores what is asked for before. */
+  draw(moving = false) {
+    const draw = () => this.drawNow(moving);
+    this.drawing = this.drawing.then(draw, draw);
+    return this.drawing;
+  }
+
+  async drawNow(moving = false) {
     const { info, plot, layout } = this;
     if (!plot) return;
     const [x, y, colouring] = await Promise.all([
@@ -229,12 +293,7 @@ export class AtlasMap {
   async colouring() {
     if (this.colour.startsWith("quality-")) return byValue(await this.read(this.colour, Uint16Array));
     if (this.colour === "cluster") return byCluster(await this.read("cluster", Uint8Array));
-    return byClass(await this.read("class", Uint32Array), this.coloured());
-  }
-
-  /** The classes that have a colour. */
-  coloured() {
-    return this.classes.size ? [...this.classes] : this.info.classes.map((_, id) => id);
+    return byClass(await this.read("class", Uint32Array), this.places);
   }
 
   showLegend() {
@@ -251,14 +310,15 @@ export class AtlasMap {
           h("span", { className: "quiet" }, quality.log ? "logarithmic; grey: not known" : "grey: not known"),
         )
       : null;
-    const named = this.colour === "class" ? this.coloured().slice(0, CLASS_COLOURS.length) : [];
     const rows = info.classes.map(({ name, count }, id) => {
-      const place = named.indexOf(id);
+      const place = this.places.get(id) ?? CLASS_COLOURS.length;
       const dot = h("span", { className: "dot" });
-      dot.style.background = this.colour === "class" ? (place < 0 ? OTHER : CLASS_COLOURS[place]) : "transparent";
+      dot.style.background = this.colour === "class" ? (CLASS_COLOURS[place] ?? OTHER) : "transparent";
       const press = () => {
         if (!this.classes.delete(id)) this.classes.add(id);
+        this.places = classColours(this.classes, this.places);
         this.filter();
+        this.record();
         if (this.colour === "class") this.draw();
         else this.showLegend();
       };
@@ -291,7 +351,7 @@ export class AtlasMap {
     if (!plot) return;
     if (!classes.size && !text) {
       this.shown = null;
-      plot.unfilter();
+      await plot.unfilter({ preventEvent: true });
     } else {
       const [ids, images, names] = await Promise.all([
         this.read("class", Uint32Array),
@@ -304,7 +364,13 @@ export class AtlasMap {
       for (let i = 0; i < info.count; i++)
         if ((!classes.size || classes.has(ids[i])) && wanted[images[i]]) found.push(i);
       this.shown = found;
-      await plot.filter(found);
+      await plot.filter(found, { preventEvent: true });
+      const passed = new Set(found);
+      const left = this.selected.filter((point) => passed.has(point));
+      if (left.length < this.selected.length) {
+        await this.select(left);
+        await this.record(false);
+      }
     }
     this.overlay?.moved();
     const many = this.shown?.length ?? info.count;
@@ -418,7 +484,7 @@ export class AtlasMap {
       "span",
       { className: "about" },
       h("span", {}, this.info.classes[classes[point]]?.name ?? ""),
-      h("span", { className: "quiet name", title: name }, `${name.replace(/^.*[\\/]/, "")} #${instances[point]}`),
+      h("span", { className: "quiet name", title: name }, `${fileNameOf(name)} #${instances[point]}`),
     );
     const button = h(
       "button",
@@ -479,7 +545,7 @@ export class AtlasMap {
         "div",
         { className: "about" },
         h("p", { className: "class" }, info.classes[classes[point]]?.name ?? ""),
-        h("p", { className: "quiet name", title: name }, `${name.replace(/^.*[\\/]/, "")} #${instances[point]}`),
+        h("p", { className: "quiet name", title: name }, `${fileNameOf(name)} #${instances[point]}`),
         h(
           "dl",
           {},
@@ -493,17 +559,25 @@ export class AtlasMap {
   }
 
   /** Selects points, as the lasso does. @param {number[]} points */
-  choose(points) {
-    this.plot?.select(points);
+  async choose(points) {
+    this.plot?.select(points, { preventEvent: true });
+    await this.select(points);
+    await this.record();
+  }
+
+  /** What the plot has selected; one point that was pressed opens. @param {number[]} points */
+  async take(points) {
+    const pressed = points.length === 1 && this.lasso?.getAttribute("aria-pressed") !== "true";
+    await this.select(points);
+    await this.record();
+    if (pressed) await this.view(points);
   }
 
   /** @param {number[]} points */
-  async take(points) {
-    const pressed = points.length === 1 && this.lasso?.getAttribute("aria-pressed") !== "true";
+  async select(points) {
     this.selected = points;
     this.listed = LISTED;
     await this.showSelection();
-    if (pressed) await this.view(points);
   }
 
   async showSelection() {
@@ -662,14 +736,19 @@ export class AtlasMap {
     );
   }
 
-  /** Opens instances in the viewer. @param {number[]} points */
-  async view(points) {
+  /** The names of points: IMAGE#INSTANCE. @param {number[]} points */
+  async keysOf(points) {
     const [images, instances, names] = await Promise.all([
       this.read("image", Uint32Array),
       this.read("instance", Uint32Array),
       this.names(),
     ]);
-    const keys = points.map((point) => `${names[images[point]]}#${instances[point]}`);
+    return points.map((point) => `${names[images[point]]}#${instances[point]}`);
+  }
+
+  /** Opens instances in the viewer. @param {number[]} points */
+  async view(points) {
+    const keys = await this.keysOf(points);
     const { viewer } = this.info;
     const address = /\.html?$/i.test(viewer)
       ? `${viewer}#${new URLSearchParams({ open: keys[0] })}`

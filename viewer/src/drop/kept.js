@@ -29,15 +29,24 @@ async function inStore(mode, act) {
   }).finally(() => database.close());
 }
 
-/** A browser that keeps nothing for a page loses nothing but this comfort. @param {Kind} kind @param {File} file */
-export const keep = (kind, file) => inStore("readwrite", (store) => store.put(file, kind)).catch(() => undefined);
+/**
+ * Its bytes, not the file: Firefox gives back files that are tied to their place in the database, and cannot read them
+ * once that is written anew. A browser that keeps nothing for a page loses nothing but this comfort.
+ * @param {Kind} kind
+ * @param {File} file
+ */
+export async function keep(kind, file) {
+  const { name, type } = file;
+  const bytes = await file.arrayBuffer();
+  await inStore("readwrite", (store) => store.put({ name, type, bytes }, kind)).catch(() => undefined);
+}
 
 export const forget = () => inStore("readwrite", (store) => store.clear()).catch(() => undefined);
 
 /** @returns {Promise<File[]>} What was kept. */
 export async function kept() {
-  const files = await Promise.all(
+  const found = await Promise.all(
     ["model", "image"].map((kind) => inStore("readonly", (store) => store.get(kind)).catch(() => undefined)),
   );
-  return files.filter((file) => file instanceof File);
+  return found.flatMap((one) => (one?.bytes ? [new File([one.bytes], one.name, { type: one.type })] : []));
 }

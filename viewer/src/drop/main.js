@@ -43,7 +43,7 @@ class DropPage {
     wireTheme((theme) => this.app?.useTheme(theme));
     kept().then((files) => {
       this.forgetter.hidden = !files.length;
-      if (files.length && !this.model && !this.image) this.take(files);
+      if (files.length && !this.model && !this.image) this.take(files, true);
     });
     addEventListener("dragover", (event) => event.preventDefault());
     addEventListener("drop", (event) => {
@@ -56,20 +56,21 @@ class DropPage {
   /**
    * After what was dropped before: a model that is still being opened waits for no other image.
    * @param {File[]} files
+   * @param {boolean} [again] Whether this page had them before a reload: the address holds what was done to them.
    */
-  take(files) {
-    this.before = this.before.then(() => this.open(files));
+  take(files, again = false) {
+    this.before = this.before.then(() => this.open(files, again));
   }
 
-  /** @param {File[]} files */
-  async open(files) {
+  /** @param {File[]} files @param {boolean} again */
+  async open(files, again) {
     try {
       const model = files.find((file) => file.name.toLowerCase().endsWith(".onnx"));
       const image = files.find((file) => file.type.startsWith("image/"));
       if (!model && !image) throw new Error(`${files[0]?.name ?? "That"} is neither an ONNX file nor an image.`);
       if (image) {
         this.image = image;
-        keep("image", image);
+        if (!again) keep("image", image);
       }
       if (model) {
         this.tell(`Opening ${model.name} …`);
@@ -77,9 +78,9 @@ class DropPage {
         await this.running(opened, opened.open(new Uint8Array(await model.arrayBuffer())));
         this.model?.stop();
         this.model = opened;
-        keep("model", model);
+        if (!again) keep("model", model);
       }
-      await this.look();
+      await this.look(again);
     } catch (error) {
       this.fail(error);
     }
@@ -132,7 +133,8 @@ class DropPage {
     if (image) this.take([image]);
   }
 
-  async look() {
+  /** @param {boolean} again */
+  async look(again) {
     const { model, image } = this;
     this.tell();
     if (!model || !image) return;
@@ -146,9 +148,18 @@ class DropPage {
     const note = [`${model.name}, ${seconds} s in this browser (${backend}). Nothing was uploaded.`, ...notes].join(
       " ",
     );
-    this.app = new App(box, [{ title: image.name, open: async () => scene }], { hash: false, main: true, note });
+    if (!again) history.replaceState(null, "", location.pathname + location.search);
+    // a link to the state would open without the files: the address serves a reload alone
+    const app = new App(box, [{ title: image.name, open: async () => scene }], {
+      hash: false,
+      main: true,
+      note,
+      saved: new URLSearchParams(location.hash.slice(1)),
+      onSave: () => history.replaceState(null, "", app.address()),
+    });
+    this.app = app;
     document.body.classList.add("shown");
-    await this.app.ready;
+    await app.ready;
     this.forgetter.hidden = false;
     this.tell(["Drop another image or model.", ...notes].join(" "));
   }

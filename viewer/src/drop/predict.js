@@ -210,18 +210,19 @@ export class Network {
    * A frame of a camera: its prototypes and detections, without what the viewer needs beside them.
    * @param {Runtime} runtime
    * @param {ImageBitmap} image
-   * @returns {Promise<import("./live.js").Frame>}
+   * @returns {Promise<import("./live.js").CameraFrame>}
    */
   async frame(runtime, image) {
-    const { prototypes, rows, letterbox } = await this.look(runtime, image);
+    const { layout, prototypes, rows, letterbox } = await this.look(runtime, image);
     return {
       prototypes,
       letterbox,
+      rule: ruleOf(layout.family, this.metadata.version),
       backend: this.backend,
       instances: rows.slice(0, MOST_LIVE).map((row) => ({
         name: this.metadata.names?.[row.class] ?? `class${row.class}`,
         score: row.score,
-        box: row.box,
+        box: row.box.map((value, i) => near(value, this.canvas[i % 2 ? 0 : 1])),
         weights: row.coefficients.map((value) => value * (row.objectness ?? 1)),
       })),
     };

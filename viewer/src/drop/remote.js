@@ -43,7 +43,7 @@ export class RemoteModel {
     return this.ask({ scene: { image, source } }, [image]);
   }
 
-  /** @param {ImageBitmap} image @returns {Promise<import("./live.js").Frame>} */
+  /** @param {ImageBitmap} image @returns {Promise<import("./live.js").CameraFrame>} */
   frame(image) {
     return this.ask({ frame: image }, [image]);
   }
