@@ -258,6 +258,10 @@ def test_paper_is_light(offline: Context, folder: Path, chosen: bool) -> None:
     assert page.evaluate(background) == ["rgb(251, 250, 248)"] * 2
     assert page.locator(".diverging").first.evaluate("e => getComputedStyle(e).filter") == "none"
     assert not page.locator(".zoom").is_visible()
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert page.locator(".instances").evaluate(
+        "list => list.scrollHeight <= list.clientHeight"
+    )  # nothing scrolls there
     # in PDF files, Chromium and Firefox fill what gradients leave transparent: bars become blocks
     images = page.locator(".maskprism *").evaluate_all("all => all.map(e => getComputedStyle(e).backgroundImage)")
     assert [image for image in images if "rgba(0, 0, 0, 0)" in image] == []
