@@ -224,7 +224,7 @@ def test_what_is_in_view_is_selected(atlas: Path, offline: Callable[..., Browser
 
 
 def test_the_map_has_an_address(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
-    """A reload shows the same, Back what was shown before; what the map does not have is left out."""
+    """A reload shows the same, Back leads to the selection before; names that the map does not have are left out."""
     page = opened(offline(), f"{(atlas / 'atlas' / 'map.html').as_uri()}?x=1#colour=none&class=none&select=none%233")
     points = Points.read(atlas / "t.parquet")
     sizes = np.bincount(points.classes)

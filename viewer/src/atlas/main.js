@@ -201,7 +201,7 @@ export class AtlasMap {
     await this.draw(moving);
   }
 
-  /** Writes what is shown into the address; Back leads to what was shown before where it is an act of its own. */
+  /** Writes colours, filters and selection into the address; with `act`, Back leads to those before. */
   async record(act = true) {
     const { info, layout, colour, text, classes, selected } = this;
     const keys = selected.length <= MOST_NAMED ? await this.keysOf(selected) : [];
@@ -242,7 +242,7 @@ export class AtlasMap {
     await this.select(this.selected);
   }
 
-  /** Draws once what is drawn now is there: the plot ignores what is asked for before. */
+  /** Draws once the drawing under way has ended: before that, the plot ignores every other one. */
   draw(moving = false) {
     const draw = () => this.drawNow(moving);
     this.drawing = this.drawing.then(draw, draw);

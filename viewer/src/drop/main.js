@@ -56,7 +56,7 @@ class DropPage {
   /**
    * After what was dropped before: a model that is still being opened waits for no other image.
    * @param {File[]} files
-   * @param {boolean} [again] Whether this page had them before a reload: the address holds what was done to them.
+   * @param {boolean} [again] Whether this page had them before a reload: the address holds their edits.
    */
   take(files, again = false) {
     this.before = this.before.then(() => this.open(files, again));
