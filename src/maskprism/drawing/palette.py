@@ -96,6 +96,6 @@ DARK_FILTER = (
 )
 """An SVG filter for charts on dark pages: white paper becomes dark, black ink light, and hues stay.
 
-The lightness of HSL is turned round, 1 - (max + min) / 2 for (max + min) / 2, so that each channel moves by the same
-1 - max - min; then black is lifted to the paper of dark pages.
+The lightness of HSL, (max + min) / 2, becomes 1 minus itself: each channel moves by 1 - max - min. Then black is lifted to
+the colour of dark paper.
 """

@@ -38,7 +38,7 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def missing(path: Path) -> str:
-    """Return what is to know of a file of a result that is not there, or is no page of ours any more."""
+    """Return a note on a file of a result that is not there, or is not a page of maskprism any more."""
     return f"{path}: is {'no page of maskprism any more' if is_file(path) else 'not there'}; {RERUN}"
 
 
@@ -97,7 +97,7 @@ class Result:
         return static_text("icon.svg").strip()
 
     def pictures(self) -> tuple[list[tuple[Path, PictureFile]], list[str]]:
-        """Return the pictures that are there, and what is to know of the others."""
+        """Return the pictures that are there, and a note on each of the others."""
         there, notes = [], []
         for picture in self.manifest.pictures:
             path = self.file(picture.file)
@@ -110,7 +110,7 @@ class Result:
         return there, notes
 
     def tables(self) -> tuple[list[tuple[Path, TableFile, Table]], list[str]]:
-        """Return the tables that can be read, with their headings and rows, and what is to know of the others."""
+        """Return the tables that can be read, with their headings and rows, and a note on each of the others."""
         read, notes = [], []
         for about in self.manifest.tables:
             path = self.file(about.file)
@@ -146,7 +146,7 @@ def page_of(result: Result, home: str) -> str:
     manifest = result.manifest
     texts = [text for text in manifest.findings if text]
     reading = [findings([f"<li><p>{html.escape(text)}</p></li>" for text in texts])] if texts else []
-    (pictures, missing), (tables, unread) = result.pictures(), result.tables()
+    (pictures, picture_notes), (tables, table_notes) = result.pictures(), result.tables()
     sections = [
         Section(f"table-{quote(os.fsencode(path.stem))}", readable(path.stem).capitalize(), _table(path, about, *rows))
         for path, about, rows in tables
@@ -155,7 +155,7 @@ def page_of(result: Result, home: str) -> str:
         manifest.command,
         title=manifest.title,
         subtitle=" · ".join([*result.models, result.about]),
-        warnings=[*missing, *unread],
+        warnings=[*picture_notes, *table_notes],
         tiles=result.numbers,
         sections=[*reading, *_pictures(pictures), *sections],
         home=home,
