@@ -96,6 +96,6 @@ DARK_FILTER = (
 )
 """An SVG filter for charts on dark pages: white paper becomes dark, black ink light, and hues stay.
 
-The lightness of HSL, (max + min) / 2, becomes 1 minus itself: each channel moves by 1 - max - min. Then black is lifted to
-the colour of dark paper.
+The lightness of HSL, (max + min) / 2, becomes 1 minus itself: each channel moves by 1 - max - min. Then black is
+lifted to the colour of dark paper.
 """
