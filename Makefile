@@ -8,10 +8,17 @@ OTHER_PYTHON = $(PYTHON)
 GROUP := dev
 EXTRAS := [openvino,litert]
 LOCK := $(CURDIR)/requirements/lock.txt
-PIP := python -m pip install --quiet --no-compile
+UV := .venv-uv/bin/uv
+# with pip in it, for those who use the environment; INSTALL needs the Python of one
+VENV_OF = $(UV) venv --quiet --seed --allow-existing --python $(PYTHON)
+INSTALL := $(UV) pip install --quiet --python
 # every environment takes its packages, and what builds them, in the versions of the lock file
 export PIP_CONSTRAINT := $(LOCK)
-export PIP_BUILD_CONSTRAINT := $(LOCK)
+export UV_CONSTRAINT := $(LOCK)
+export UV_BUILD_CONSTRAINT := $(LOCK)
+# the certificates that this machine trusts, a proxy's among them; the Python that is here
+export UV_SYSTEM_CERTS := 1
+export UV_PYTHON_DOWNLOADS := never
 # as images of containers set it: then every process would compile all that it imports
 unexport PYTHONDONTWRITEBYTECODE
 REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
@@ -22,17 +29,22 @@ REAL := $(or $(MASKPRISM_REAL_DATA),../shared)
 
 setup: $(VENV)/done
 
-$(VENV)/done: pyproject.toml requirements/lock.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/$(PIP) --upgrade "pip>=25.1"
-	$(BIN)/$(PIP) --editable ".$(EXTRAS)" --group $(GROUP)
+# what fills the environments: each package is downloaded once and stands on the disk once for all of them
+$(UV): requirements/lock.txt
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python -m pip install --quiet uv
+	touch $@
+
+$(VENV)/done: $(UV) pyproject.toml requirements/lock.txt
+	$(VENV_OF) $(VENV)
+	$(INSTALL) $(BIN)/python --editable ".$(EXTRAS)" --group $(GROUP)
 	touch $@
 
 # what pyproject.toml needs, for every Python and system; versions change with ARGS=--upgrade alone
-lock: setup
-	PIP_CONSTRAINT= $(BIN)/$(PIP) uv
-	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --all-extras --group dev --group parity \
-		--group mutants --group package --group build --no-annotate --custom-compile-command "make lock" -o requirements/lock.txt $(ARGS)
+lock: $(UV)
+	UV_CONSTRAINT= UV_BUILD_CONSTRAINT= $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+		--all-extras --group dev --group parity --group mutants --group package --group build --no-annotate \
+		--custom-compile-command "make lock" -o requirements/lock.txt $(ARGS)
 
 # one thread of BLAS for each process; a file of tests stays in one process, which makes its fixtures once
 PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
@@ -81,10 +93,9 @@ space: static
 check-viewer: viewer/node_modules/done
 	cd viewer && npm run --silent check
 
-$(ULTRA)/done: pyproject.toml requirements/lock.txt
-	$(PYTHON) -m venv $(ULTRA)
-	$(ULTRA)/bin/$(PIP) --upgrade "pip>=25.1"
-	$(ULTRA)/bin/$(PIP) --editable ".[ultralytics,openvino,tune,ray,transformers,atlas,umap,notebook,labels,serve]" --group parity
+$(ULTRA)/done: $(UV) pyproject.toml requirements/lock.txt
+	$(VENV_OF) $(ULTRA)
+	$(INSTALL) $(ULTRA)/bin/python --editable ".[ultralytics,openvino,tune,ray,transformers,atlas,umap,notebook,labels,serve]" --group parity
 	touch $@
 
 test-ultralytics: $(ULTRA)/done
@@ -108,20 +119,18 @@ setup-other:
 	$(MAKE) --no-print-directory setup VENV=$(OTHER) GROUP=test EXTRAS= PYTHON=$(OTHER_PYTHON)
 
 # the lowest versions that pyproject.toml allows
-test-minimum:
-	$(PYTHON) -m venv .venv-minimum
-	PIP_CONSTRAINT= .venv-minimum/bin/$(PIP) uv
-	.venv-minimum/bin/uv pip install --quiet --python .venv-minimum/bin/python --resolution lowest-direct . --group test
+test-minimum: $(UV)
+	$(VENV_OF) .venv-minimum
+	UV_CONSTRAINT= $(INSTALL) .venv-minimum/bin/python --resolution lowest-direct . --group test
 	OMP_NUM_THREADS=1 .venv-minimum/bin/python -m pytest -n logical --dist loadfile tests/core tests/io tests/models
 
 # built from the source distribution, and used by a typed program that knows nothing but the wheel
 package: setup
 	rm -rf dist $(PACKAGE)
-	$(BIN)/python -m build --outdir dist . > /dev/null
+	$(UV) build --quiet --out-dir dist
 	$(BIN)/python utils/check_package.py dist
-	$(PYTHON) -m venv $(PACKAGE)
-	$(PACKAGE)/bin/$(PIP) --upgrade "pip>=25.1"
-	$(PACKAGE)/bin/$(PIP) dist/*.whl --group package
+	$(VENV_OF) $(PACKAGE)
+	$(INSTALL) $(PACKAGE)/bin/python dist/*.whl --group package
 	cd tests/consumer && ../../$(PACKAGE)/bin/mypy --config-file= --strict use_the_package.py
 	cd dist && ../$(PACKAGE)/bin/python ../tests/consumer/use_the_package.py used && ../$(PACKAGE)/bin/maskprism info sample
 
@@ -129,11 +138,11 @@ package: setup
 release-check:
 	rm -rf dist .venv-release
 	$(PYTHON) -m venv .venv-release
-	.venv-release/bin/$(PIP) build twine
+	.venv-release/bin/python -m pip install --quiet build twine
 	.venv-release/bin/python -m build --outdir dist . > /dev/null
 	.venv-release/bin/twine check --strict dist/*
 	rm -rf .venv-release && $(PYTHON) -m venv .venv-release
-	.venv-release/bin/$(PIP) dist/*.whl
+	.venv-release/bin/python -m pip install --quiet dist/*.whl
 	cd dist && ../.venv-release/bin/maskprism demo --overwrite && ../.venv-release/bin/maskprism diagnose \
 		maskprism-demo/scenes/data.yaml --model sample --out report --overwrite
 	$(MAKE) --no-print-directory test
@@ -153,7 +162,7 @@ fuzz-decoder:
 	$(PYTHON) utils/fuzz_decoder.py $(ARGS)
 
 $(VENV)/mutants: $(VENV)/done
-	$(BIN)/$(PIP) --group mutants
+	$(INSTALL) $(BIN)/python --group mutants
 	touch $@
 
 mutants: $(VENV)/mutants
@@ -187,4 +196,4 @@ docs: setup
 	$(BIN)/python utils/symptom_pictures.py
 
 clean:
-	rm -rf $(VENV) $(OTHER) $(ULTRA) $(PACKAGE) .venv-minimum .venv-release viewer/node_modules build dist site
+	rm -rf .venv-uv $(VENV) $(OTHER) $(ULTRA) $(PACKAGE) .venv-minimum .venv-release viewer/node_modules build dist site
