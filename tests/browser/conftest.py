@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers.pages import ABOUT_SPEED
+from helpers.pages import ABOUT_SPEED, STORING
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Playwright
@@ -63,7 +63,7 @@ class OfflineContext:
         self.context = browser.new_context(offline=True, **options)
         self.context.route(lambda url: not url.startswith("file:"), lambda route: route.abort())
         self.context.on(
-            "request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or self.complaints.append(r.url)
+            "request", lambda r: r.url.startswith(("file:", "data:", "blob:", STORING)) or self.complaints.append(r.url)
         )
         self.context.on(
             "console",

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from helpers.in_process import command as run
+from helpers.pages import storing
 from maskprism.analysis.atlas.atlas import moments_of
 from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.atlas.projection import Components
@@ -288,7 +289,8 @@ def test_statistics_and_map_lead_to_each_other(atlas: Path, offline: Callable[..
 
 
 def test_the_map_has_a_logo_and_a_switch_of_its_colours(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
-    page = opened(offline(color_scheme="light"), (atlas / "atlas" / "map.html").as_uri())
+    context = offline(color_scheme="light")
+    page = opened(context, storing(context, atlas / "atlas" / "map.html"))
     assert page.locator(".brand svg").first.is_visible()
     colour = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(colour)

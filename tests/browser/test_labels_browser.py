@@ -14,6 +14,7 @@ import pytest
 from helpers import in_process
 from helpers.contrast import low_contrast
 from helpers.judged import scene_report
+from helpers.pages import storing
 from maskprism.datasets import open_dataset
 from maskprism.datasets.scenes import write_dataset
 from maskprism.reports.labels_files import write_labels
@@ -76,7 +77,9 @@ def test_filters_show_the_labels_of_a_kind_and_class(offline: Context, folder: P
 
 
 def test_decisions_are_made_by_keys_and_buttons_and_are_there_again(offline: Context, folder: Path) -> None:
-    page = opened(offline(), folder)
+    context = offline()
+    page = context.new_page()
+    page.goto(storing(context, folder / "labels.html"))
     assert page.get_by_role("button", name="Export").is_disabled()
     for key, expected in (("a", 1), ("k", 2), ("s", 3), ("b", 2), ("d", 3)):
         page.keyboard.press(key)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import maskprism
-from helpers.pages import pixels, settle, until
+from helpers.pages import pixels, settle, storing, until
 from maskprism import Decomposition, Edit, Letterbox, Prediction
 from maskprism.analysis.instance.prototype_roles import roles
 from maskprism.analysis.truth.matching import match_masks
@@ -51,9 +51,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page.write(tmp_path_factory.mktemp("story") / "page.html")
 
 
-def opened(context: BrowserContext, path: Path, fragment: str = "#i=0") -> Page:
+def opened(context: BrowserContext, path: Path | str, fragment: str = "#i=0") -> Page:
     page = context.new_page()
-    page.goto(path.as_uri() + fragment)
+    page.goto((path if isinstance(path, str) else path.as_uri()) + fragment)
     page.locator(".stage").wait_for()
     settle(page)
     return page
@@ -565,7 +565,7 @@ def test_in_the_dark_prototypes_do_not_glare(offline: Context, file: Path) -> No
 
 def test_the_tour_has_four_steps_and_comes_uninvited_once(offline: Context, file: Path) -> None:
     context = offline()
-    page = opened(context, file)
+    page = opened(context, storing(context, file))
     page.get_by_role("button", name="Take the tour").click()
     box = page.get_by_role("dialog", name="Tour")
     for step in range(1, 5):
@@ -587,7 +587,7 @@ def test_the_tour_has_four_steps_and_comes_uninvited_once(offline: Context, file
     page.get_by_role("button", name="Tour", exact=True).click()
     page.keyboard.press("Escape")
     assert not box.is_visible()
-    other = opened(offline(), file)
+    other = opened(context, storing(context, file))
     other.get_by_role("button", name="No, thanks").click()
     other.reload()
     other.locator(".stage").wait_for()

@@ -7,16 +7,21 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import BrowserContext, Locator, Page, Route
 
 ABOUT_SPEED = "GPU stall due to ReadPixels"
 """What Chromium complains of where WebGL has no GPU and a canvas is read."""
+STORING = "http://storing-"
+"""How the addresses of `storing` begin."""
+_NUMBERS = count()
 _PIXELS = """canvas => {
   const { width, height } = canvas;
   const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
@@ -49,6 +54,21 @@ def stop(process: subprocess.Popen[str]) -> None:
     """End it; it has complained of nothing."""
     process.terminate()
     assert process.communicate(timeout=20)[1] == ""
+
+
+def storing(context: BrowserContext, file: Path) -> str:
+    """Return an address of this file under which what its page stores is there after a reload.
+
+    Of a page with a `file:` address Chromium 156 loses that in some of a hundred reloads, where a script reads the
+    storage while the page loads.
+    """
+    origin = f"{STORING}{next(_NUMBERS)}.test"
+
+    def answer(route: Route) -> None:
+        route.fulfill(path=file.parent / route.request.url.removeprefix(f"{origin}/"))
+
+    context.route(f"{origin}/**", answer)
+    return f"{origin}/{file.name}"
 
 
 def settle(page: Page) -> None:
