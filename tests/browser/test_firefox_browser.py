@@ -49,7 +49,7 @@ class Firefox:
         self._number += 1
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._socket.recv(timeout=60))
+            message = json.loads(self._socket.recv(timeout=120))
             if message.get("method") == "log.entryAdded" and message["params"]["level"] in ("error", "warn"):
                 self.complaints.append(message["params"]["text"])
             if message.get("id") == self._number:
@@ -77,7 +77,7 @@ class Firefox:
     def until(self, condition: str) -> None:
         """Wait for something to be true."""
         self.run(
-            f"for (let n = 0; n < 400; n++) {{ if ({condition}) return; await new Promise(d => setTimeout(d, 25)); }} "
+            f"for (let n = 0; n < 2400; n++) {{ if ({condition}) return; await new Promise(d => setTimeout(d, 25)); }} "
             f"throw new Error('never came true');"
         )
 
@@ -287,12 +287,10 @@ def test_the_sample_runs_in_the_browser_and_stays_over_reloads(firefox: Firefox)
         firefox.open(address)
         firefox.run("document.querySelector('.sample').click();")
         for _ in range(RELOADS + 1):
-            for _ in range(20):
-                if firefox.run("return document.querySelector('.instances button, #says.failed') !== null;"):
-                    break
-                firefox.run("await new Promise(done => setTimeout(done, 500));")
+            firefox.until("document.querySelector('.instances button, #says.failed')")
             assert firefox.run("return document.querySelector('#says').className;") == ""
             assert firefox.run("return document.querySelectorAll('.instances button').length;") > 3
+            firefox.until("!document.querySelector('.forget').hidden")  # the files are kept
             firefox.open(address)
     finally:
         stop(process)

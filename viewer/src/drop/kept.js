@@ -18,27 +18,37 @@ function opened() {
  * @template T
  * @param {IDBTransactionMode} mode
  * @param {(store: IDBObjectStore) => IDBRequest<T>} act
- * @returns {Promise<T>}
+ * @returns {Promise<T>} What the last request gave, once all is written.
  */
 async function inStore(mode, act) {
   const database = await opened();
   return new Promise((resolve, reject) => {
-    const asked = act(database.transaction(STORE, mode).objectStore(STORE));
-    asked.onsuccess = () => resolve(asked.result);
-    asked.onerror = () => reject(asked.error);
+    const transaction = database.transaction(STORE, mode);
+    const asked = act(transaction.objectStore(STORE));
+    transaction.oncomplete = () => resolve(asked.result);
+    transaction.onabort = () => reject(transaction.error);
   }).finally(() => database.close());
 }
 
 /**
- * Its bytes, not the file: Firefox gives back files that are tied to their place in the database, and cannot read them
- * once that is written anew. A browser that keeps nothing for a page loses nothing but this comfort.
- * @param {Kind} kind
- * @param {File} file
+ * Their bytes, not the files: Firefox gives back files that are tied to their place in the database, and cannot read
+ * them once that is written anew. A browser that keeps nothing for a page loses nothing but this comfort.
+ * @param {Partial<Record<Kind, File>>} files
+ * @returns {Promise<boolean>} Whether they are kept.
  */
-export async function keep(kind, file) {
-  const { name, type } = file;
-  const bytes = await file.arrayBuffer();
-  await inStore("readwrite", (store) => store.put({ name, type, bytes }, kind)).catch(() => undefined);
+export async function keep(files) {
+  try {
+    const entries = await Promise.all(
+      Object.entries(files).map(async ([kind, file]) => {
+        const { name, type } = file;
+        return { kind, value: { name, type, bytes: await file.arrayBuffer() } };
+      }),
+    );
+    await inStore("readwrite", (store) => entries.map(({ kind, value }) => store.put(value, kind))[0]);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 export const forget = () => inStore("readwrite", (store) => store.clear()).catch(() => undefined);

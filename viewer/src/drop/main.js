@@ -21,6 +21,7 @@ class DropPage {
     this.app = null;
     /** What was dropped before is done with. @type {Promise<void>} */
     this.before = Promise.resolve();
+    this.keeping = Promise.resolve();
     const chooser = element(document, "#files", HTMLInputElement);
     chooser.addEventListener("change", () => {
       this.take([...(chooser.files ?? [])]);
@@ -37,8 +38,9 @@ class DropPage {
     this.camera.addEventListener("click", () => (this.live ? this.freeze() : this.watch()));
     this.forgetter = element(document, ".forget", HTMLButtonElement);
     this.forgetter.addEventListener("click", () => {
-      this.forgetter.hidden = true;
-      forget();
+      forget().then(() => {
+        this.forgetter.hidden = true;
+      });
     });
     wireTheme((theme) => this.app?.useTheme(theme));
     kept().then((files) => {
@@ -68,22 +70,29 @@ class DropPage {
       const model = files.find((file) => file.name.toLowerCase().endsWith(".onnx"));
       const image = files.find((file) => file.type.startsWith("image/"));
       if (!model && !image) throw new Error(`${files[0]?.name ?? "That"} is neither an ONNX file nor an image.`);
-      if (image) {
-        this.image = image;
-        if (!again) keep("image", image);
-      }
+      if (image) this.image = image;
       if (model) {
         this.tell(`Opening ${model.name} …`);
         const opened = new RemoteModel(model.name);
         await this.running(opened, opened.open(new Uint8Array(await model.arrayBuffer())));
         this.model?.stop();
         this.model = opened;
-        if (!again) keep("model", model);
       }
+      if (!again) this.keep({ ...(model && { model }), ...(image && { image }) });
       await this.look(again);
     } catch (error) {
       this.fail(error);
     }
+  }
+
+  /**
+   * Offers to forget the files as soon as they are kept, which goes on beside what the model computes.
+   * @param {Partial<Record<import("./kept.js").Kind, File>>} files
+   */
+  keep(files) {
+    this.keeping = this.keeping.then(async () => {
+      if (await keep(files)) this.forgetter.hidden = false;
+    });
   }
 
   /** The bundled model on a drawn scene. */
@@ -160,7 +169,6 @@ class DropPage {
     this.app = app;
     document.body.classList.add("shown");
     await app.ready;
-    this.forgetter.hidden = false;
     this.tell(["Drop another image or model.", ...notes].join(" "));
   }
 
