@@ -47,6 +47,21 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@posix
+def test_files_are_written_though_nobody_reads_the_output(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from maskprism._common.process import run_command\n"
+        "def command():\n    print('told ' * 100_000); print('more'); Path('result').write_text('whole'); return 0\n"
+        "sys.exit(run_command('maskprism', command))"
+    )
+    line = f'"{sys.executable}" -c "$PROGRAM" | true; echo ${{PIPESTATUS[0]}}'
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PROGRAM": program}
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
+    assert (tmp_path / "result").read_text() == "whole"
+
+
 # --- errors that no command expects ---------------------------------------------------------------
 
 

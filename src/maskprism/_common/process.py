@@ -50,15 +50,12 @@ def run_command(name: str, function: Callable[[], int], *, resumes: str = "") ->
     """
     _open_standard_streams()
     _drop_columns()
-    with _printable_streams(), _ending_at_second_interrupt(name):
+    with _printable_streams() as stdout, _ending_at_second_interrupt(name):
         try:
             status = function()
-            sys.stdout.flush()
+            stdout.flush()
         except MaskprismError as error:
             return _fail(name, str(error))
-        except BrokenPipeError:  # the reader of the output has stopped; nothing more is written, not even at exit
-            _discard_output()
-            return FAILED
         except KeyboardInterrupt:
             return _interrupted(name, resumes)
         except OSError as error:  # a full disk, a name that is too long, a folder of another user
@@ -68,7 +65,7 @@ def run_command(name: str, function: Callable[[], int], *, resumes: str = "") ->
             if _came_of_interrupt(error):
                 return _interrupted(name, resumes)
             return _fail(name, report_of(name, error))
-        return status
+        return FAILED if stdout.unread else status
 
 
 def report_of(name: str, error: Exception) -> str:
@@ -105,32 +102,53 @@ class PrintableStream:
     """A text stream that escapes control and format characters of whatever is printed.
 
     One call of `print` is one line: a line end inside of it comes from a foreign name.
+    Once nobody reads it any more, as after `| head`, what is printed is discarded: the command still writes its files.
     `rich` looks for `rich_proxied_file` and writes its own control codes there; the texts that it draws are escaped by
     `cli.output.TerminalConsole`.
+
+    Attributes
+    ----------
+    unread
+        Whether its reader has gone.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.rich_proxied_file = stream
+        self.unread = False
 
     def write(self, text: str) -> int:
         """Write a text with its control and format characters as escapes; line ends stay at its end alone."""
         line = text.rstrip("\n")
-        self.rich_proxied_file.write(single_line(line) + text[len(line) :])
+        with self._discarding():
+            self.rich_proxied_file.write(single_line(line) + text[len(line) :])
         return len(text)
+
+    def flush(self) -> None:
+        """Pass on what was written."""
+        with self._discarding():
+            self.rich_proxied_file.flush()
+
+    @contextmanager
+    def _discarding(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            self.unread = True
+            _discard(self.rich_proxied_file)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rich_proxied_file, name)
 
 
 @contextmanager
-def _printable_streams() -> Iterator[None]:
+def _printable_streams() -> Iterator[PrintableStream]:
     streams: list[Any] = []
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # of letters that the terminal's encoding lacks
         streams.append(PrintableStream(stream))
     with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
-        yield
+        yield streams[0]
 
 
 @contextmanager
@@ -218,10 +236,11 @@ def _fail(name: str, message: str) -> int:
     try:
         sys.stdout.flush()
     except OSError:  # Python would try again at its end, and complain
-        _discard_output()
+        _discard(sys.stdout)
     return FAILED
 
 
-def _discard_output() -> None:
+def _discard(stream: TextIO) -> None:
+    """Write what is in a stream, and all that is to come, to nowhere."""
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
