@@ -446,9 +446,9 @@ def test_everything_works_from_the_keyboard(page: Page, shown: list[Prediction])
     assert page.evaluate("document.activeElement.className") == "thumb"
     page.keyboard.press("Enter")
     assert page.locator(".layer.prototype").is_visible()
+    page.wait_for_timeout(900)  # what follows is a step of its own
     page.keyboard.press("Delete")
     assert coefficients(page)[k] == 0
-    page.wait_for_timeout(900)
     page.keyboard.press("Control+z")
     assert coefficients(page)[k] == shown[0][0].coefficients[k]
 
