@@ -58,13 +58,13 @@ test: setup
 test-docs: setup
 	$(PYTEST) -m docs --dist worksteal tests/project
 
-# what needs its size: claims about data in which nothing is true, and damaged files by the thousand
+# what takes long: statistical proofs, crashes at every moment, damaged files by the thousand, real models and images
 test-studies: setup
-	$(PYTEST) -m study --dist worksteal $(TESTS)
+	$(PYTEST) -m "study or real" --ignore tests/parity $(TESTS)
 
 coverage: setup
 	mkdir -p build
-	$(BASE) --cov --cov-report=term:skip-covered --cov-report=html $(TESTS)
+	$(PYTEST) -m "not browser and not docs" --cov --cov-report=term:skip-covered --cov-report=html $(TESTS)
 
 test-browser: setup
 	$(BIN)/python -m pytest -m browser tests/browser -n logical --maxprocesses 4 --dist loadfile
@@ -102,8 +102,7 @@ test-ultralytics: $(ULTRA)/done
 	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/tables/test_s3.py tests/tables/test_search.py \
 		tests/tables/test_ray.py tests/cli/test_ray_commands.py tests/integrations/test_exports.py::test_ray_gives_the_same \
 		tests/integrations/test_interchange.py tests/analysis/test_atlas.py::test_umap_keeps_neighbours_together \
-		tests/doctor/test_seeded_faults.py::test_a_fault_of_a_real_model_is_named_first \
-		tests/doctor/test_seeded_faults.py::test_a_fault_of_real_labels_is_the_first_finding -n logical --maxprocesses 8 --dist loadfile
+		-n logical --maxprocesses 8 --dist loadfile
 
 # With another Python: make test-python PYTHON=python3.13. What may differ is syntax, the standard library, the compiled
 # decoder, files, processes and the command line; numbers are those of NumPy, so that properties are tried a few times,

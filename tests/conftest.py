@@ -33,6 +33,12 @@ ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = ROOT / (os.environ.get("MASKPRISM_REAL_DATA") or "../shared")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "real_data" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real)
+
+
 def pytest_collection_finish() -> None:
     """Leave modules and tests out of garbage collection: they stay to the end."""
     gc.freeze()

@@ -287,6 +287,7 @@ def continuum(name: str, n: int, k: int, rng: np.random.Generator) -> Any:
     return matrix
 
 
+@pytest.mark.study
 @pytest.mark.parametrize(
     "name", ["normal", "cube", "heavy tails", "skewed", "line", "thin line", "banana", "arc", "ring", "horseshoe"]
 )

@@ -198,6 +198,7 @@ def test_nothing_is_claimed_where_nothing_is_true() -> None:
     assert sum(map(bool, made)) <= 0.05 * SHUFFLES, made
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("rule", get_args(RuleName))
 def test_what_is_true_is_found(rule: RuleName) -> None:
     assert rule in claims(diagnosis(0, rule, images=100))

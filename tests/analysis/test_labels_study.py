@@ -33,6 +33,7 @@ from maskprism.errors import InputError
 from maskprism.io.sources import SourceImage
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+pytestmark = pytest.mark.study
 IMAGES = 24
 WRONG_ONE_IN = 6
 

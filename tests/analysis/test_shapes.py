@@ -105,6 +105,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scenes_of_few_objects(tmp_path_factory.mktemp("scenes"))
 
 
+@pytest.mark.study
 def test_a_worse_checkpoint_is_behind_for_sure_and_an_equal_one_is_not(scenes: Path) -> None:
     model = maskprism.load("sample", conf=0.001, multi_label=True, threads=1)
     dataset = maskprism.open_dataset(scenes)

@@ -125,6 +125,7 @@ def test_a_teacher_that_fails_is_told_of(scenes: Path) -> None:
         tune(pseudo_labels(teacher, model, scenes), model, folds=3)
 
 
+@pytest.mark.study
 def test_a_known_map_is_undone(damaged: Path, scenes: Path) -> None:
     model = load(damaged)
     effort = Effort(ridges=(0.3, 0.03), views=1, steps=100)
@@ -137,6 +138,7 @@ def test_a_known_map_is_undone(damaged: Path, scenes: Path) -> None:
     assert after > 0.99
 
 
+@pytest.mark.study
 @pytest.mark.usefixtures("undrawn")
 def test_a_quantised_file_is_repaired_by_the_command(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

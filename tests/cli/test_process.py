@@ -183,6 +183,7 @@ sys.exit(run_command("maskprism", work))
 """
 
 
+@pytest.mark.study
 @posix
 def test_the_second_ctrl_c_ends_native_code_that_never_returns() -> None:
     pytest.importorskip("onnx", reason="onnx, which writes the model, is not installed")
@@ -233,6 +234,7 @@ def write_endless_on_white(path: Path) -> Path:
     return path
 
 
+@pytest.mark.study
 @posix
 @pytest.mark.parametrize("command", ["explain", "extract", "serve"])
 def test_one_ctrl_c_ends_a_network_that_never_ends(command: str, tmp_path: Path) -> None:

@@ -196,6 +196,7 @@ def test_what_a_setting_gives_is_what_its_rule_draws():
         np.testing.assert_allclose(setting_ious(found, targets, rule), by_hand, atol=1e-3)
 
 
+@pytest.mark.study
 def test_long_thin_objects_gain_from_a_wider_crop():
     images, ious = measured("long", 60)
     assert len(images) > 150

@@ -544,6 +544,7 @@ def test_the_golden_masks_of_the_c_example_are_those_of_the_rule(name):
         assert f"area {np.count_nonzero(patch.values > 0)} " in line
 
 
+@pytest.mark.study
 @pytest.mark.skipif(CC is None, reason="no C compiler")
 def test_the_decoder_is_clean_under_the_sanitizers():
     command = [sys.executable, str(ROOT / "utils" / "fuzz_decoder.py"), "--cases", "3000"]

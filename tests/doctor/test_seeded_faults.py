@@ -84,6 +84,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("scenes"), 24, seed=3, validation_share=1)
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("fault", LABEL_FAULTS)
 def test_a_fault_of_labels_is_the_first_finding(scenes: Path, fault: str, tmp_path: Path) -> None:
     model = maskprism.load("sample", conf=0.001, multi_label=True, threads=1)
@@ -92,7 +93,6 @@ def test_a_fault_of_labels_is_the_first_finding(scenes: Path, fault: str, tmp_pa
     assert LABEL_FAULTS[fault][1] in says
 
 
-@pytest.mark.real
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("name", REAL)
 def test_a_fault_of_a_real_model_is_named_first(real_data: Path, name: str, fault: str, tmp_path: Path) -> None:
@@ -102,7 +102,6 @@ def test_a_fault_of_a_real_model_is_named_first(real_data: Path, name: str, faul
     assert FAULTS[fault][1] in sentence
 
 
-@pytest.mark.real
 @pytest.mark.parametrize("fault", LABEL_FAULTS)
 def test_a_fault_of_real_labels_is_the_first_finding(real_data: Path, fault: str, tmp_path: Path) -> None:
     model = maskprism.load(real_data / "models" / REAL[0], conf=0.001, multi_label=True, threads=1)

@@ -19,12 +19,13 @@ def test_undamaged_files_are_taken(kind, tmp_path, monkeypatch):
         KINDS[kind].use(folder)
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.study)])
+@pytest.mark.parametrize("count", [50, pytest.param(2000, marks=pytest.mark.study)])
 def test_damaged_files_end_in_a_result_or_an_error_of_ours(count):
     failures = [failure for _, failure in run(cases(shares(count, list(KINDS))), limit_s=30) if failure]
     assert not failures, report(failures)
 
 
+@pytest.mark.study
 def test_crashes_and_hangs_are_failures_too():
     todo = [("nothing", 0), ("crash", 1), ("nothing", 2), ("hang", 3), ("nothing", 4)]
     outcomes = dict(run(todo, workers=1, limit_s=0.5, attempt=misbehave))

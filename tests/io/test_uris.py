@@ -362,6 +362,7 @@ def test_files_of_others_are_not_touched(tmp_path: Path, memory: MemoryFileSyste
             extract(folder, fake_model(), f"memory://b/{name}")
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("whole", [True, False], ids=["put", "moved"])
 @pytest.mark.parametrize(
     ("scenario", "suffix"), [("fresh", ".parquet"), ("added", ".parquet"), ("overwritten", ".csv")]

@@ -1091,6 +1091,7 @@ def uploads(port: int) -> list[socket.socket]:
 SIGINT, SIGTERM = (signal.SIGINT, 0, "stopped\n"), (signal.SIGTERM, -signal.SIGTERM, "")
 
 
+@pytest.mark.study
 @pytest.mark.parametrize(
     ("number", "code", "said", "ask", "wait_s"),
     [

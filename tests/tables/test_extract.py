@@ -232,6 +232,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
     monkeypatch.setattr(Path, "rmdir", crashing(Path.rmdir))
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("scenario", ["fresh", "added", "overwritten"])
 def test_a_crash_at_any_commit_loses_and_doubles_nothing(
@@ -325,6 +326,7 @@ def test_two_crashes_one_after_the_other(tmp_path: Path, monkeypatch: pytest.Mon
         assert_same(out, reference)
 
 
+@pytest.mark.study
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_killed_and_started_again_gives_the_rows_of_an_uninterrupted_run(tmp_path: Path, suffix: str) -> None:
