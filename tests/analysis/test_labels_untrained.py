@@ -39,6 +39,7 @@ def test_what_cannot_be_measured_is_the_middle() -> None:
     assert [one.label_id for one in most_doubtful(labels)] == [19, 18]
 
 
+@pytest.mark.study
 def test_moved_labels_are_among_them() -> None:
     model = load("sample", conf=0.001, threads=1, multi_label=True)
     examined: list[ExaminedImage] = []

@@ -333,6 +333,7 @@ def test_an_interval_is_over_images() -> None:
 PATH = [[Setting(ridge) for ridge in (10, 1)]]
 
 
+@pytest.mark.study
 def test_nothing_about_a_fold_decides_what_is_measured_on_it() -> None:
     evidence, told = drawn(n=120, images=30), []
     found = cross_fit(evidence, 30, PATH, folds=5, workers=1, on_fit=lambda: told.append(1))
@@ -365,6 +366,7 @@ def test_folds_gain_where_there_is_something_to_gain() -> None:
     assert np.mean(change) > 0.05
 
 
+@pytest.mark.study
 def test_altered_evidence_has_no_say_in_the_choice() -> None:
     augmented = np.random.default_rng(2).random(120) < 0.4
     evidence = replace(drawn(n=120, images=30), augmented=augmented)
@@ -547,6 +549,7 @@ def test_the_command_writes_a_file_that_is_better(
     assert json.loads((out.parent / "tuned.onnx.tune.manifest.json").read_text())["thumbnail"] in page
 
 
+@pytest.mark.study
 @pytest.mark.usefixtures("written_only")
 def test_what_may_be_chance_is_not_written_unless_forced(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1029,6 +1029,7 @@ class running:  # noqa: N801  # a context manager
         self.process.communicate(timeout=20)
 
 
+@pytest.mark.study
 def test_fifty_at_once_and_a_clean_end(folder: Path, model_file: Path) -> None:
     for number in range(12):
         (folder / f"{number:02d}.png").write_bytes(png(number))

@@ -282,6 +282,7 @@ def test_a_crash_at_any_commit_loses_and_doubles_nothing(
     assert crashes > (12 if suffix else 7)
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_new_images_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     write_images(tmp_path / "more", 4)

@@ -102,14 +102,14 @@ class PrintableStream:
     """A text stream that escapes control and format characters of whatever is printed.
 
     One call of `print` is one line: a line end inside of it comes from a foreign name.
-    Once nobody reads it any more, as after `| head`, what is printed is discarded: the command still writes its files.
+    Once its reader has gone, as after `| head`, what is printed is discarded: the command still writes its files.
     `rich` looks for `rich_proxied_file` and writes its own control codes there; the texts that it draws are escaped by
     `cli.output.TerminalConsole`.
 
     Attributes
     ----------
     unread
-        Whether its reader has gone.
+        Whether that has happened.
     """
 
     def __init__(self, stream: TextIO) -> None:
