@@ -14,6 +14,7 @@ VENV_OF = $(UV) venv --quiet --seed --allow-existing --python $(PYTHON)
 INSTALL := $(UV) pip install --quiet --python
 # every environment takes its packages, and what builds them, in the versions of the lock file
 export PIP_CONSTRAINT := $(LOCK)
+export PIP_BUILD_CONSTRAINT := $(LOCK)
 export UV_CONSTRAINT := $(LOCK)
 export UV_BUILD_CONSTRAINT := $(LOCK)
 # the certificates that this machine trusts, a proxy's among them; the Python that is here
