@@ -99,11 +99,14 @@ $(ULTRA)/done: $(UV) pyproject.toml requirements/lock.txt
 	$(INSTALL) $(ULTRA)/bin/python --editable ".[ultralytics,openvino,tune,ray,transformers,atlas,umap,notebook,labels,serve]" --group parity
 	touch $@
 
+# the longest files first, so that the processes end at about the same time
+LONGEST := $(addprefix tests/parity/test_,real_weights.py exports.py random_networks.py validation_ap.py)
 test-ultralytics: $(ULTRA)/done
-	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest tests/parity tests/tables/test_s3.py tests/tables/test_search.py \
-		tests/tables/test_ray.py tests/cli/test_ray_commands.py tests/integrations/test_exports.py::test_ray_gives_the_same \
-		tests/integrations/test_interchange.py tests/analysis/test_atlas.py::test_umap_keeps_neighbours_together \
-		-n logical --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(ULTRA)/bin/python -m pytest $(LONGEST) tests/tables/test_ray.py tests/cli/test_ray_commands.py \
+		tests/tables/test_s3.py $(filter-out $(LONGEST),$(wildcard tests/parity/test_*.py)) tests/tables/test_search.py \
+		tests/integrations/test_exports.py::test_ray_gives_the_same tests/integrations/test_interchange.py \
+		tests/analysis/test_atlas.py::test_umap_keeps_neighbours_together \
+		-n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # With another Python: make test-python PYTHON=python3.13. What may differ is syntax, the standard library, the compiled
 # decoder, files, processes and the command line; numbers are those of NumPy, so that properties are tried a few times,
