@@ -58,6 +58,16 @@ def test_it_can_be_read_at_all_sizes(offline: Context, folder: Path, width: int,
     assert len(set(strokes.evaluate_all("all => all.map((one) => getComputedStyle(one).stroke)"))) == 3
 
 
+def test_decisions_are_there_again_where_the_browser_lost_what_was_stored(offline: Context, folder: Path) -> None:
+    page = opened(offline(), folder)
+    page.keyboard.press("a")
+    page.evaluate("window.before = JSON.stringify(localStorage)")
+    page.keyboard.press("k")
+    page.evaluate("Object.entries(JSON.parse(window.before)).forEach(([key, text]) => localStorage.setItem(key, text))")
+    page.reload()
+    assert page.locator("#count").inner_text().endswith("2 decided")
+
+
 def test_filters_show_the_labels_of_a_kind_and_class(offline: Context, folder: Path) -> None:
     page = opened(offline(), folder)
     every = page.locator(".label-card").count()

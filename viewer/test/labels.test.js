@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { allows, exported, restored } from "../src/labels/decisions.js";
+import { allows, exported, keptAt, restored } from "../src/labels/decisions.js";
 
 const label = { image: "a.png", label_id: 3, box: [1, 2, 3, 4], kind: "shifted" };
 const mask = { size: [4, 4], counts: "5" };
@@ -46,4 +46,11 @@ test("decisions are exported in the order of the cards, with what to do", () => 
       { ...label, label_id: "x", action: "delete" },
     ],
   });
+});
+
+test("the time at which verdicts were kept is no verdict", () => {
+  const text = JSON.stringify({ 0: "keep", at: 12 });
+  assert.equal(keptAt(text), 12);
+  assert.equal(restored(text, cards).has(0), true);
+  for (const other of [null, "", "[]", "{", "null", '{"at":"later"}', '{"0":"keep"}']) assert.equal(keptAt(other), 0);
 });

@@ -17,6 +17,18 @@ export const allows = (card, verdict) =>
   verdict === "accept" ? card.remedy !== null : verdict === "keep" || card.label.label_id !== null;
 
 /**
+ * When these verdicts were kept, in milliseconds; 0 where that is not known.
+ * @param {string | null} text
+ */
+export function keptAt(text) {
+  try {
+    return Number(JSON.parse(text ?? "{}").at) || 0;
+  } catch {
+    return 0;
+  }
+}
+
+/**
  * The verdicts that were kept, by card; what does not fit the page is left out.
  * @param {string | null} text @param {Card[]} cards @returns {Map<number, Verdict>}
  */

@@ -1,7 +1,7 @@
 // The page of suspicious labels: filters, decisions by mouse and keyboard, kept in this browser and exported as a file.
 
 import { download, element } from "../dom.js";
-import { allows, exported, restored } from "./decisions.js";
+import { allows, exported, keptAt, restored } from "./decisions.js";
 
 /** @typedef {import("./decisions.js").Verdict} Verdict */
 
@@ -44,17 +44,25 @@ class LabelsPage {
     return this.cards.filter((card) => !card.hidden);
   }
 
+  /**
+   * What was kept last, in the storage of this browser or in the history: of a page that was opened as a file,
+   * Chromium can lose what it stored at a reload.
+   */
   stored() {
+    const inHistory = history.state?.[this.data.key] ?? null;
     try {
-      return localStorage.getItem(this.data.key);
+      const inStorage = localStorage.getItem(this.data.key);
+      return keptAt(inHistory) > keptAt(inStorage) ? inHistory : inStorage;
     } catch {
-      return null;
+      return inHistory;
     }
   }
 
   store() {
+    const text = JSON.stringify({ ...Object.fromEntries(this.verdicts), at: Date.now() });
+    history.replaceState({ ...history.state, [this.data.key]: text }, "");
     try {
-      localStorage.setItem(this.data.key, JSON.stringify(Object.fromEntries(this.verdicts)));
+      localStorage.setItem(this.data.key, text);
     } catch {
       element(document, "#not-saved").hidden = false;
     }
