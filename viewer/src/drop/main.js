@@ -86,7 +86,7 @@ class DropPage {
   }
 
   /**
-   * Offers to forget the files as soon as they are kept, which goes on beside what the model computes.
+   * Keeps the files while the model computes, and then offers to forget them.
    * @param {Partial<Record<import("./kept.js").Kind, File>>} files
    */
   keep(files) {
