@@ -47,6 +47,12 @@ class DropPage {
       this.forgetter.hidden = !files.length;
       if (files.length && !this.model && !this.image) this.take(files, true);
     });
+    // Firefox keeps a page that is left, and its worker with it, for a way back
+    addEventListener("pagehide", () => {
+      this.busy?.stop();
+      this.model?.stop();
+    });
+    addEventListener("pageshow", (event) => event.persisted && location.reload());
     addEventListener("dragover", (event) => event.preventDefault());
     addEventListener("drop", (event) => {
       event.preventDefault();
