@@ -25,7 +25,7 @@ from maskprism.datasets import GroundTruth, open_dataset
 from maskprism.datasets.scenes import draw_scene, write_dataset
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 SCENES = 10
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -671,6 +671,25 @@ def test_it_fits_and_nothing_jumps(address: str, open_page: Open, width: int, sc
     page.locator(".maskprism canvas").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("getComputedStyle(document.querySelector('.maskprism')).backgroundColor") == switched
+
+
+def test_a_list_of_before_the_model_was_done_is_brought_up_to_date(open_page: Open, address: str) -> None:
+    """Also where the model was done before the page first asked how far it is."""
+
+    def early(route: Route) -> None:
+        answer = route.fetch()
+        page = answer.json()
+        page["states"] = {**dict.fromkeys(page["states"], 0), "waiting": page["total"]}
+        page["images"] = [{**image, "state": "waiting"} for image in page["images"]]
+        route.fulfill(response=answer, json=page)
+
+    page = open_page(address)
+    page.locator(".tile[data-state=ok]").first.wait_for()
+    page.route("**/api/images?*", early, times=1)
+    page.reload()
+    page.locator(".tile[data-state=waiting]").nth(SCENES).wait_for()
+    page.wait_for_function("() => !document.querySelector('.tile[data-state=waiting]')")
+    assert page.locator(".tile[data-state=failed]").count() == 1
 
 
 def test_more_images_than_fit_on_a_page(browser: Browser, open_page: Open, tmp_path: Path) -> None:

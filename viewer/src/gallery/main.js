@@ -38,8 +38,8 @@ class GalleryPage {
     this.shown = null;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.pending = undefined;
-    /** @type {import("./api.js").Progress | null} */
-    this.progress = null;
+    /** The progress that all shown tiles are of; null until the list is there. @type {string | null} */
+    this.listed = null;
     /** @type {import("../verdict.js").Matching} */
     this.matching = null;
     this.controls = new FilterControls(element(document, "#filters", HTMLFormElement), this.filters, (filters) =>
@@ -205,12 +205,14 @@ class GalleryPage {
   /** The first page of the list, anew. */
   async load() {
     clearTimeout(this.pending);
+    this.listed = null;
     this.wait(true);
     const page = await this.ask(0, PAGE, (message) => this.unanswered(message));
     if (!page) return;
     this.wait(false);
     this.matching = page.matching;
     this.tiles.show(page.images);
+    this.listed = progressOf(page);
     this.know(page);
   }
 
@@ -250,14 +252,17 @@ class GalleryPage {
     const images = [];
     /** @type {Page | null} */
     let page = null;
+    let listed = "";
     do {
       page = await this.ask(images.length, Math.min(Math.max(shown, PAGE) - images.length, MOST_AT_ONCE));
       if (!page) return;
+      listed ||= progressOf(page); // of the first part: those after it may be newer
       images.push(...page.images);
     } while (page.images.length && images.length < shown);
     const fresh = images.some((image) => !this.tiles.tiles.has(keyOf(image)));
     if (shown) this.tiles.update(images);
     else this.tiles.show(images);
+    this.listed = listed;
     this.know(page, fresh && shown > 0);
   }
 
@@ -324,10 +329,8 @@ class GalleryPage {
     if (!document.hidden) {
       try {
         const progress = await askProgress();
-        const before = this.progress;
-        this.progress = progress;
         this.showProgress(progress);
-        if (before && (before.examined !== progress.examined || before.total !== progress.total)) await this.update();
+        if (this.listed !== null && this.listed !== `${progress.examined}/${progress.total}`) await this.update();
       } catch {
         this.showProgress(null);
       }
@@ -409,6 +412,9 @@ class GalleryPage {
  */
 const instanceOf = ({ stands_for, missed }, show = "all") =>
   stands_for ? `#i=${stands_for.index}` : show === "missed" && missed ? "#missed=0" : "";
+
+/** The progress that a list is of. @param {Page} page */
+const progressOf = ({ total, states }) => `${total - states.waiting}/${total}`;
 
 /** @param {number} count */
 const images = (count) => `${count} image${count === 1 ? "" : "s"}`;
