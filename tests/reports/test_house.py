@@ -55,6 +55,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "diagnose data/data.yaml --model sample --out results/diagnosis --worst 2",
             "page data/images --model sample --out results/page.html",
             "extract data/images --model sample --out results/table.csv",
+            "predict data/images --model sample --out results/masks --format coco",
             "atlas results/table.csv --out results/atlas",
             "compare sample sample --images data/images --out results/compare",
             "explain data/images --model sample --out results/explain --limit 1",
@@ -78,11 +79,14 @@ def test_everything_is_linked_and_leads_back(results: Path) -> None:
     expected = {
         results / "page.html",
         results / "table.csv",
+        results / "masks" / "results.json",
         results / "diagnosis" / "report.html",
         *(results / name / f"{name}.html" for name in ("atlas", "basis", "compare", "explain", "prototypes")),
     }
     assert set(links(index)) == expected
-    for page in expected - {results / "table.csv"} | {results / "atlas" / "map.html"}:
+    for page in expected - {results / "table.csv", results / "masks" / "results.json"} | {
+        results / "atlas" / "map.html"
+    }:
         assert index in links(page)
     assert results / "atlas" / "atlas.html" in links(results / "atlas" / "map.html")
     text = index.read_text(encoding="utf-8")
@@ -94,10 +98,8 @@ def test_everything_is_linked_and_leads_back(results: Path) -> None:
     cards = re.findall(r"<li>.*?</li>", text)
     assert len(cards) == len(expected)
     assert all(card.count('class="thumbnail"') == 1 for card in cards)
-    assert (
-        sum(bool(re.search(r'<img[^>]* src="data:image/webp;base64,', card)) for card in cards) == len(cards) - 1
-    )  # a table has no picture
-    assert text.count("sample.onnx") == 10  # the models, of which two are compared; and both titles
+    assert all(re.search(r'<img[^>]* src="data:image/webp;base64,', card) for card in cards)
+    assert text.count("sample.onnx") == 11  # the models, of which two are compared; and both titles
     again = run("report", "results", "--out", "results/index.html", "--overwrite", cwd=results.parent)
     assert again.stdout == done.stdout
     assert (results / "index.html").read_text(encoding="utf-8") == text  # it does not list itself

@@ -22,6 +22,7 @@ from maskprism.cli.options import (
 from maskprism.cli.output import DONE, FAILED, Outcome, Output, command
 
 if TYPE_CHECKING:
+    from maskprism.models import Model
     from maskprism.tables.extraction import ExtractSummary
 
 
@@ -86,7 +87,8 @@ def extract(
             limit=limit,
         )
     if isinstance(summary.table, Path):  # a table at a URI has none: `report` looks at folders of this machine
-        _write_manifest(summary.table, summary, model_file(model).name)
+        shown = opening() if isinstance(network, partial) else network
+        _write_manifest(summary.table, summary, shown, source)
     for line in summary.lines():
         print(line)
     answer = dict(vars(summary))
@@ -96,18 +98,20 @@ def extract(
     return Outcome(answer, FAILED if summary.all_failed else DONE)
 
 
-def _write_manifest(table: Path, summary: ExtractSummary, model: str) -> None:
-    from maskprism.reports.manifest import Number, ResultManifest, file_url, write_manifest
+def _write_manifest(table: Path, summary: ExtractSummary, model: Model, source: str | Path) -> None:
+    from maskprism.io.sources import open_source
+    from maskprism.reports.manifest import Number, ResultManifest, file_url, first_masks, write_manifest
 
     manifest = ResultManifest(
         command="extract",
         about="tables of coefficients",
         page=file_url(table, table.parent),
-        models=[model],
+        models=[model.spec.name],
         numbers=[
             Number("images", summary.images + summary.skipped, ","),
             Number("instances of the last run" if summary.skipped else "instances", summary.instances, ","),
             Number("failed images of the last run" if summary.skipped else "failed images", summary.failed, ","),
         ],
+        thumbnail=first_masks(model, open_source(source, limit=1)),
     )
     write_manifest(table, manifest)

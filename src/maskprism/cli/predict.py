@@ -25,6 +25,8 @@ from maskprism.cli.output import DONE, FAILED, Outcome, Output, command, listed
 
 if TYPE_CHECKING:
     from maskprism.integrations.exports import ExportSummary
+    from maskprism.io.sources import Sources
+    from maskprism.models import Model
 
 SHOWN_FAILURES = 10
 
@@ -129,7 +131,7 @@ def predict(
         print(f"  ... and {len(summary.failures) - SHOWN_FAILURES} more, all in {out / JOURNAL}")
     for note in summary.notes:
         output.note(f"note: {note}")
-    files = [*summary.files, *_write_manifest(out, summary, network.spec.name)]
+    files = [*summary.files, *_write_manifest(out, summary, network, sources)]
     for file in files:
         print(file)
     answer = {
@@ -146,14 +148,19 @@ def predict(
     return Outcome(answer, FAILED if summary.all_failed else DONE)
 
 
-def _write_manifest(out: Path, summary: ExportSummary, model: str) -> dict[Path, str]:
-    from maskprism.reports.manifest import Number, ResultManifest, file_url, write_manifest
+def _write_manifest(out: Path, summary: ExportSummary, model: Model, sources: Sources) -> dict[Path, str]:
+    from maskprism.reports.manifest import Number, ResultManifest, file_url, first_masks, write_manifest
 
-    numbers = [
-        Number("images", summary.images + summary.skipped, ","),
-        Number("instances", sum(summary.instances.values()), ","),
-        Number("failed images of the last run", len(summary.failures), ","),
-    ]
-    page = file_url(summary.files[0], out) if summary.files else ""
-    manifest = ResultManifest(command="predict", about="masks as files", page=page, models=[model], numbers=numbers)
+    manifest = ResultManifest(
+        command="predict",
+        about="masks as files",
+        page=file_url(summary.files[0], out) if summary.files else "",
+        models=[model.spec.name],
+        numbers=[
+            Number("images", summary.images + summary.skipped, ","),
+            Number("instances", sum(summary.instances.values()), ","),
+            Number("failed images of the last run", len(summary.failures), ","),
+        ],
+        thumbnail=first_masks(model, sources.parts[0]),
+    )
     return write_manifest(out, manifest)

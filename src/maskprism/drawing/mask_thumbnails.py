@@ -1,18 +1,49 @@
-"""Small pictures of masks against the ground truth, for tables."""
+"""Small pictures of masks: of all in an image, and of one against the ground truth."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from maskprism.drawing.mask_style import INNER_LINE, OUTER_LINE, paint_errors
+from maskprism.drawing.mask_style import (
+    INNER_LINE,
+    OUTER_LINE,
+    PaintedMask,
+    instance_colours,
+    paint_errors,
+    paint_masks,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, UInt8
 
+    from maskprism.core.prediction import Prediction
+
 _MARGIN = 0.2
+
+
+def masks_on_image(
+    picture: UInt8[np.ndarray, "H W 3"], prediction: Prediction, side: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Return a BGR image with no side over `side`, every mask in its instance's colour; confident ones on top."""
+    colours = instance_colours(picture, prediction)
+    small = shrunk(picture, side)
+    # Masks are decoded at the size of the small picture: to them, it is the image.
+    letterbox = replace(prediction.letterbox, image_hw=small.shape[:2])
+    patches = replace(prediction, letterbox=letterbox).crops("image")
+    masks = [PaintedMask(*patch, colour) for patch, colour in zip(patches, colours, strict=True)]
+    return np.ascontiguousarray(paint_masks(small[..., ::-1], masks[::-1])[..., ::-1])
+
+
+def shrunk(picture: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Return a copy with no side over `side`."""
+    height, width = picture.shape[:2]
+    zoom = min(1.0, side / max(height, width))
+    size_wh = max(round(width * zoom), 1), max(round(height * zoom), 1)
+    return cv2.resize(picture, size_wh, interpolation=cv2.INTER_AREA) if zoom < 1 else picture.copy()
 
 
 def mask_against_truth(

@@ -13,7 +13,9 @@ from maskprism import __version__
 from maskprism._common.files import reporting_write_errors, write_atomically
 from maskprism._common.text import json_text, readable, rounded
 from maskprism.analysis.verdicts import Verdict
+from maskprism.drawing.mask_thumbnails import masks_on_image
 from maskprism.errors import MaskprismError
+from maskprism.io.sources import LiveStream
 from maskprism.io.untrusted import decode_json, is_folder, read_regular
 from maskprism.viewer.markup import data_url
 from maskprism.viewer.payload import encode_webp
@@ -21,6 +23,9 @@ from maskprism.viewer.payload import encode_webp
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import UInt8
+
+    from maskprism.io.sources import ImageFiles, VideoFile
+    from maskprism.models import Model
 
 FORMAT: Literal[1] = 1
 SUFFIX = ".manifest.json"
@@ -126,6 +131,18 @@ def thumbnail_url(picture: UInt8[np.ndarray, "H W 3"]) -> str:
     """Return a picture (BGR), shrunk, as a data URL; of one that is far from square, its beginning."""
     height, width = picture.shape[:2]
     return data_url("image/webp", encode_webp(picture[: 2 * width, : 2 * height], _THUMBNAIL_SIDE)[0])
+
+
+def first_masks(model: Model, images: ImageFiles | VideoFile | LiveStream) -> str:
+    """Return the first image with the masks of all instances as a thumbnail; none where it cannot be read again."""
+    first = None if isinstance(images, LiveStream) else next(iter(images.pending(())), None)
+    if first is None:
+        return ""
+    try:
+        picture = first.read()
+        return thumbnail_url(masks_on_image(picture, model.predict(picture), _THUMBNAIL_SIDE))
+    except MaskprismError:
+        return ""
 
 
 def manifest_path(out: str | os.PathLike[str], command: str) -> Path:
