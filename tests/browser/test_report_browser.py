@@ -214,6 +214,21 @@ def test_the_address_says_which_instance_is_open(offline: Context, diagnosed: tu
     assert dialog.count() == 0
 
 
+def test_an_address_that_is_changed_by_hand_opens_one_dialog(
+    offline: Context, diagnosed: tuple[Diagnosis, Path]
+) -> None:
+    found, report = diagnosed
+    page = opened(offline(), report)
+    dialog = page.get_by_role("dialog")
+    first, second = (f"#view={row.image},{row.instance}" for row in found.budget.worst(2))
+    for address in (first, second, first):
+        page.evaluate("address => { location.hash = address; }", address)
+        page.wait_for_function("() => !document.querySelector('dialog:not([open])')")
+        assert dialog.count() == 1
+    page.evaluate("location.hash = ''")
+    dialog.wait_for(state="detached")
+
+
 def test_strips_show_what_was_missed_and_what_is_wrong(offline: Context, diagnosed: tuple[Diagnosis, Path]) -> None:
     """The strips hold what the table of detections says, and open it in the viewer."""
     found, report = diagnosed

@@ -332,6 +332,21 @@ def test_names_under_the_pointer(page: Page, shown: Prediction) -> None:
     assert not page.locator(".pointed").is_visible()
 
 
+def test_a_press_that_ends_outside_the_image_is_over(page: Page, shown: Prediction) -> None:
+    stage = page.locator(".stage").bounding_box()
+    assert stage
+    y, x = np.argwhere(shown[0].mask("image"))[shown[0].mask("image").sum() // 2]
+    height, width = shown.image_size
+    at = stage["x"] + (x + 0.5) / width * stage["width"], stage["y"] + (y + 0.5) / height * stage["height"]
+    page.mouse.move(*at)
+    page.mouse.down()
+    page.mouse.move(2, 2)
+    page.mouse.up()
+    page.mouse.move(at[0] + 1, at[1])
+    page.mouse.move(*at)
+    page.locator(".pointed").wait_for()
+
+
 def test_ground_truth_and_what_was_missed(page: Page) -> None:
     truth = page.locator("canvas.truth")
     assert not truth.is_visible()
