@@ -374,6 +374,64 @@ def test_the_sample_is_there_and_stays_over_a_reload(page: Page) -> None:
     assert page.locator(".stage").count() == 0
 
 
+def test_what_was_kept_does_not_take_the_place_of_a_model_that_is_dropped(page: Page, tmp_path: Path) -> None:
+    """What is kept is read, and the dropped model is opened, for a while."""
+    page.get_by_role("button", name="Try the sample").click()
+    page.get_by_role("button", name="Forget these files").wait_for(timeout=60_000)
+    page.add_init_script(
+        """const get = IDBObjectStore.prototype.get;
+        IDBObjectStore.prototype.get = function (key) {
+          const asked = get.call(this, key);
+          const again = () => window.read || (get.call(this, key).onsuccess = again);
+          asked.addEventListener("success", again);
+          return asked;
+        };"""
+    )
+    page.reload()
+    routes: list[Route] = []
+    page.route("**/*.wasm.gz", lambda route: routes.append(route))
+    (tmp_path / "other.onnx").write_bytes(SAMPLE_MODEL.read_bytes())
+    page.locator("#files").set_input_files(tmp_path / "other.onnx")
+    page.get_by_text("Opening other.onnx").wait_for()
+    page.evaluate("window.read = true")
+    page.get_by_role("button", name="Forget these files").wait_for()
+    page.unroute("**/*.wasm.gz")
+    page.get_by_text("other.onnx is there. Now drop an image.").wait_for(timeout=60_000)
+    settle(page)
+    assert page.locator(".stop").is_hidden()  # no other model is opened
+
+
+def test_files_that_are_still_being_kept_are_forgotten_too(page: Page, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(5, (200, 360)).image)
+    page.get_by_role("button", name="Try the sample").click()
+    forget = page.get_by_role("button", name="Forget these files")
+    forget.wait_for(timeout=60_000)
+    page.evaluate(
+        """() => {
+          const read = File.prototype.arrayBuffer;
+          File.prototype.arrayBuffer = async function () {
+            if (this.name === "scene.png") await new Promise((go) => (window.go = go));
+            return read.call(this);
+          };
+        }"""
+    )
+    page.locator("#files").set_input_files(tmp_path / "scene.png")
+    page.wait_for_function("() => window.go")
+    page.get_by_text("Drop another image or model.").wait_for(timeout=60_000)
+    forget.click()
+    settle(page)
+    page.evaluate("window.go()")
+    forget.wait_for(state="hidden")
+    kept = """() => new Promise((done) => {
+      const asked = indexedDB.open("maskprism-drop", 1);
+      asked.onsuccess = () => {
+        const counted = asked.result.transaction("files").objectStore("files").count();
+        counted.onsuccess = () => (asked.result.close(), done(counted.result));
+      };
+    })"""
+    assert page.evaluate(kept) == 0
+
+
 def test_edits_stay_over_a_reload_until_another_image_comes(page: Page, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(5, (200, 360)).image)
     page.get_by_role("button", name="Try the sample").click()
@@ -430,6 +488,50 @@ def test_the_camera_runs_through_the_model(filmed: Page) -> None:
     filmed.get_by_role("button", name="Take this picture apart").click()
     filmed.locator("h1.source", has_text="camera.png").wait_for(timeout=60_000)
     assert filmed.locator("#live").is_hidden()
+
+
+CAMERAS = """
+const films = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+window.tracks = [];
+navigator.mediaDevices.getUserMedia = async (asked) => {
+  if (window.asking) await new Promise((allow) => (window.allow = allow));
+  const stream = await films(asked);
+  window.tracks.push(...stream.getTracks());
+  return stream;
+};
+window.isOff = () => window.tracks.length === 1 && window.tracks.every((track) => track.readyState === "ended");
+"""
+
+
+def test_a_camera_that_is_ended_before_it_films_is_off(filmed: Page) -> None:
+    """Also where its button was pressed twice while the model was opened."""
+    filmed.add_init_script(CAMERAS)
+    filmed.reload()
+    filmed.evaluate("window.asking = true")
+    camera = filmed.locator(".camera")
+    camera.click()
+    camera.click()
+    filmed.wait_for_function("() => window.allow", timeout=60_000)
+    filmed.get_by_role("button", name="Take this picture apart").click()
+    filmed.evaluate("window.allow()")
+    filmed.wait_for_function("() => window.isOff()")
+    filmed.get_by_role("button", name="Live camera").wait_for()
+
+
+def test_the_camera_waits_for_an_image_and_makes_room_for_one(filmed: Page, tmp_path: Path) -> None:
+    for seed in (3, 5):
+        cv2.imwrite(str(tmp_path / f"scene{seed}.png"), draw_scene(seed, (200, 360)).image)
+    filmed.add_init_script(CAMERAS)
+    filmed.reload()
+    filmed.locator("#files").set_input_files(SAMPLE_MODEL)
+    filmed.get_by_text("is there. Now drop an image.").wait_for(timeout=60_000)
+    filmed.locator("#files").set_input_files(tmp_path / "scene3.png")
+    filmed.get_by_role("button", name="Live camera").click()  # the model looks at the image
+    filmed.locator("h1.source", has_text="scene3.png").wait_for(state="attached", timeout=60_000)
+    filmed.get_by_text("frames per second").wait_for(timeout=60_000)
+    filmed.locator("#files").set_input_files(tmp_path / "scene5.png")
+    filmed.locator("h1.source", has_text="scene5.png").wait_for(timeout=60_000)
+    filmed.wait_for_function("() => window.isOff()")
 
 
 def _answer(text: str, route: Route) -> None:
