@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from helpers.in_process import command as run
-from helpers.pages import storing
+from helpers.pages import settle, storing
 from maskprism.analysis.atlas.atlas import moments_of
 from maskprism.analysis.atlas.points import Points
 from maskprism.analysis.atlas.projection import Components
@@ -268,6 +268,64 @@ def test_the_map_has_an_address(atlas: Path, offline: Callable[..., BrowserConte
     assert page.locator(".legend [aria-pressed=true]").count() == 0
     page.go_forward()
     shows(0)
+
+
+GATED = """const read = Response.prototype.arrayBuffer;
+window.opened = new Promise((open) => (window.open_ = open));
+let columns = 0;
+Response.prototype.arrayBuffer = async function () {
+  const found = await read.call(this);
+  columns += 1;
+  if (columns > AT_ONCE) await window.opened;
+  return found;
+};"""
+"""All columns but the first few come once the test says so, as those of a map of a million points do."""
+
+
+def test_the_address_counts_that_is_there_once_the_points_are(
+    atlas: Path, offline: Callable[..., BrowserContext]
+) -> None:
+    page = offline().new_page()
+    page.add_init_script(GATED.replace("AT_ONCE", "0"))
+    page.goto((atlas / "atlas" / "map.html").as_uri())
+    page.get_by_role("combobox", name="Colour").wait_for()
+    page.evaluate("location.hash = '#colour=quality-iou'")
+    page.evaluate("window.open_()")
+    page.wait_for_selector("#maskprism-atlas[data-ready]")
+    page.locator(".ramp").wait_for()
+    assert page.get_by_role("combobox", name="Colour").input_value() == "quality-iou"
+
+
+def test_a_filter_that_was_taken_back_does_not_come_late(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
+    page = offline().new_page()
+    page.add_init_script(GATED.replace("AT_ONCE", "3"))
+    page.goto((atlas / "atlas" / "map.html").as_uri())
+    page.locator("#maskprism-atlas[data-ready]").wait_for()
+    count = len(Points.read(atlas / "t.parquet"))
+    search = page.get_by_role("searchbox")
+    for text in ("none", ""):
+        search.fill(text)
+        settle(page)
+    page.evaluate("window.open_()")
+    page.locator(".overlay .picture").first.wait_for()  # the columns are there
+    settle(page)
+    assert page.get_by_role("status").inner_text() == f"{count} instances"
+
+
+def test_a_press_on_a_class_is_not_lost_while_the_map_is_drawn(
+    atlas: Path, offline: Callable[..., BrowserContext]
+) -> None:
+    page = opened(offline(), (atlas / "atlas" / "map.html").as_uri())
+    first, second = (page.locator(".legend button").nth(number) for number in range(2))
+    first.click()
+    second.hover()
+    page.mouse.down()
+    page.locator(".legend [aria-pressed=true]").wait_for()
+    first.evaluate("one => one.click()")  # is drawn while the other one is held
+    page.wait_for_function("() => !document.querySelector('.legend [aria-pressed=true]')")
+    page.mouse.up()
+    page.locator(".legend [aria-pressed=true]").wait_for()
+    assert second.get_attribute("aria-pressed") == "true"
 
 
 def test_colours_of_classes_stay_when_classes_are_chosen(atlas: Path, offline: Callable[..., BrowserContext]) -> None:
