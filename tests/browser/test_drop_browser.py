@@ -446,6 +446,27 @@ def test_edits_stay_over_a_reload_until_another_image_comes(page: Page, tmp_path
     assert page.evaluate("location.hash") == ""
 
 
+def test_edits_are_not_made_on_the_image_of_another_tab(page: Page, tmp_path: Path) -> None:
+    """The browser keeps one image for both."""
+    cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(5, (200, 360)).image)
+    page.get_by_role("button", name="Try the sample").click()
+    page.locator(".instances button").first.click(timeout=60_000)
+    page.get_by_role("button", name="Ablate strongest").click()
+    page.wait_for_function("() => location.hash.includes('e0=')")
+    page.get_by_role("button", name="Forget these files").wait_for()
+    other = page.context.new_page()
+    other.goto(page.url.partition("#")[0])
+    other.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
+    other.evaluate("document.querySelector('.forget').hidden = true")  # it is shown again once the image is kept
+    other.locator("#files").set_input_files(tmp_path / "scene.png")
+    other.get_by_role("button", name="Forget these files").wait_for(timeout=60_000)
+    page.reload()
+    page.locator("h1.source", has_text="scene.png").wait_for(timeout=60_000)
+    page.locator(".instances button").first.click()
+    settle(page)
+    assert page.locator(".card.dropped").count() == 0
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_can_be_saved_while_an_image_is_shown(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})

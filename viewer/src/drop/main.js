@@ -179,14 +179,15 @@ class DropPage {
     const note = [`${model.name}, ${seconds} s in this browser (${backend}). Nothing was uploaded.`, ...notes].join(
       " ",
     );
-    if (!again) history.replaceState(null, "", location.pathname + location.search);
-    // a link to the state would open without the files: the address serves a reload alone
+    // a link to the state would open without the files: the address serves a reload alone, of these files
+    const files = [model.name, image.name, image.size].join("\n");
+    if (!again || history.state !== files) history.replaceState(null, "", location.pathname + location.search);
     const app = new App(box, [{ title: image.name, open: async () => scene }], {
       hash: false,
       main: true,
       note,
       saved: new URLSearchParams(location.hash.slice(1)),
-      onSave: () => history.replaceState(null, "", app.address()),
+      onSave: () => history.replaceState(files, "", app.address()),
     });
     this.app = app;
     document.body.classList.add("shown");
