@@ -82,6 +82,18 @@ def place_of(page: Page, points: Points, point: int) -> tuple[float, float]:
     return box["x"] + box["width"] / 2 + half * x, box["y"] + box["height"] / 2 - half * y
 
 
+def rests(page: Page) -> None:
+    """Wait until the view rests: pictures lie over it, and stay where they are."""
+    page.wait_for_function(
+        """() => {
+          const pictures = [...document.querySelectorAll(".overlay .picture")];
+          const now = pictures.map((one) => `${one.dataset.point} ${one.style.left} ${one.style.top}`).join();
+          if (now !== window.placed) [window.placed, window.since] = [now, performance.now()];
+          return now && performance.now() - window.since > 400;
+        }"""
+    )
+
+
 def lasso(page: Page, corners: list[tuple[float, float]]) -> None:
     page.get_by_role("button", name="Lasso").click()
     page.mouse.move(*corners[0])
@@ -135,8 +147,8 @@ def test_a_point_shows_its_instance_and_opens_it(atlas: Path, offline: Callable[
     card = page.locator(".card")
     card.wait_for()
     image, instance = points.name_of(point)
+    card.get_by_text(f"{Path(image).name} #{instance}", exact=True).wait_for()  # not of a point on the way
     assert points.class_names[points.classes[point]] in card.inner_text()
-    assert f"{Path(image).name} #{instance}" in card.inner_text()
     assert card.locator(".picture").count() == 1
     with context.expect_page() as opening:
         page.mouse.down()
@@ -192,6 +204,7 @@ def test_classes_and_names_filter_and_colours_change(atlas: Path, offline: Calla
     press = page.locator(".legend button").first
     press.click()
     page.get_by_text(f"{count} of {len(points)} instances").wait_for()
+    page.locator(".legend [aria-pressed=true]").wait_for()
     assert press.get_attribute("aria-pressed") == "true"
     page.get_by_role("button", name="Select visible").click()
     page.get_by_text(f"{count} selected").wait_for()
@@ -214,7 +227,7 @@ def test_what_is_in_view_is_selected(atlas: Path, offline: Callable[..., Browser
     for _ in range(4):
         page.mouse.wheel(0, -200)
         page.wait_for_timeout(60)
-    page.wait_for_timeout(500)  # until the view rests, each point in it has its picture
+    rests(page)  # each point in view has its picture then
     points = "all => all.map(one => Number(one.dataset.point)).sort((a, b) => a - b)"
     expected = page.locator(".overlay .picture").evaluate_all(points)
     page.get_by_role("button", name="Select visible").click()
@@ -239,7 +252,7 @@ def test_the_map_has_an_address(atlas: Path, offline: Callable[..., BrowserConte
     page.get_by_role("searchbox").fill(".")
     page.get_by_role("button", name="Select visible").click()
     page.get_by_role("heading", name=f"{many} selected").wait_for()
-    page.wait_for_function("location.hash.includes('select=')")
+    page.wait_for_function("() => location.hash.includes('select=')")
 
     def shows(selected: int) -> None:
         page.get_by_text(f"{many} of {len(points)} instances").wait_for()
@@ -251,12 +264,12 @@ def test_the_map_has_an_address(atlas: Path, offline: Callable[..., BrowserConte
             page.locator(".selection").wait_for(state="hidden")
 
     page.get_by_role("searchbox").fill("none")  # what a filter hides is no longer selected, nor named
-    page.wait_for_function("!location.hash.includes('select=')")
+    page.wait_for_function("() => !location.hash.includes('select=')")
     page.locator(".selection").wait_for(state="hidden")
     page.get_by_role("searchbox").fill(".")
     page.get_by_text(f"{many} of {len(points)} instances").wait_for()
     page.get_by_role("button", name="Select visible").click()
-    page.wait_for_function("location.hash.includes('select=')")
+    page.wait_for_function("() => location.hash.includes('select=')")
     page.reload()
     shows(many)
     assert page.get_by_role("searchbox").input_value() == "."
@@ -411,8 +424,9 @@ def test_the_nearest_neighbours_of_a_point_are_those_of_its_coefficients(
     far = np.linalg.norm(points.coefficients - points.coefficients[0], axis=1)
     name = points.image_names[points.images[0]]
     page.get_by_role("searchbox").fill(name)
-    page.get_by_role("button", name="Lasso").click()  # a selection of one point then opens no viewer
     mine = np.flatnonzero(points.images == points.images[0])
+    page.get_by_text(f"{len(mine)} of {len(points)} instances").wait_for()
+    page.get_by_role("button", name="Lasso").click()  # a selection of one point then opens no viewer
     x, y = place_of(page, points, 0)
     others = np.array([place_of(page, points, int(i)) for i in mine if i])
     reach = min(6.0, float(np.abs(others - [x, y]).max(axis=1).min()) / 2) if len(others) else 6.0
@@ -452,8 +466,7 @@ def test_a_finger_moves_the_map(atlas: Path, offline: Callable[..., BrowserConte
         touch("touchMove", (x + 3 * step, y + 2 * step))
     touch("touchEnd")
     moved = page.locator(f'.overlay .picture[data-point="{point}"]')
-    page.wait_for_timeout(400)
-    moved.wait_for()
+    rests(page)
     after = moved.bounding_box()
     assert after
     assert after["x"] - before["x"] == pytest.approx(30, abs=5)

@@ -113,6 +113,7 @@ def test_a_dropped_network_draws_what_python_draws(page: Page, tmp_path: Path) -
     )
     found = np.array([value for _, value in sorted(pairs)])
     assert found == pytest.approx(expected[0].coefficients, abs=2e-3)
+    settle(page)  # until the mask is measured
     area = int(re.sub(r"\D", "", page.locator(".measures dd").nth(1).inner_text()))
     assert area == pytest.approx(expected[0].mask("canvas").sum(), rel=0.01)
     page.locator('.card[data-k="0"] .drop').click()  # it is the viewer
@@ -360,6 +361,7 @@ def test_the_sample_is_there_and_stays_over_a_reload(page: Page) -> None:
     """The bundled model on a drawn scene; both are kept in the browser until they are forgotten."""
     page.get_by_role("button", name="Try the sample").click()
     page.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
+    page.locator(".stage").wait_for()
     expected = maskprism.load("sample").predict(PACKAGED / "sample.webp")
     assert page.locator(".instances button").count() == pytest.approx(len(expected), abs=1)
     forget = page.get_by_role("button", name="Forget these files")
@@ -442,6 +444,7 @@ def test_edits_stay_over_a_reload_until_another_image_comes(page: Page, tmp_path
     page.locator(".card.dropped").wait_for(timeout=60_000)
     page.locator("#files").set_input_files(tmp_path / "scene.png")
     page.locator("h1.source", has_text="scene.png").wait_for(timeout=60_000)
+    page.get_by_text("Drop another image or model.").wait_for()
     assert page.locator(".card.dropped").count() == 0
     assert page.evaluate("location.hash") == ""
 

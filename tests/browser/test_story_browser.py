@@ -271,7 +271,7 @@ def test_the_stage_zooms_by_keys_buttons_and_wheel(page: Page) -> None:
     before = pixel(page)
     for _ in range(6):
         page.mouse.wheel(0, -60)
-    assert scale(page) > 3
+    until(page, lambda: scale(page) > 6)  # all six are there
     assert pixel(page) == pytest.approx(before, abs=2)  # what is under the pointer stays there
     page.mouse.down()
     page.mouse.move(at[0] - 60, at[1] - 20, steps=4)
@@ -299,7 +299,7 @@ def test_two_fingers_zoom(offline: Context, file: Path) -> None:
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
         page.wait_for_timeout(16)
     session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    assert scale(page) > 2
+    until(page, lambda: scale(page) > 2)
     assert page.evaluate("visualViewport.scale") == 1  # the image, not the page
 
 
@@ -437,14 +437,22 @@ def test_one_row_of_controls_and_one_sentence_come_before_the_prototypes(offline
     assert page.locator(".mix :is(button, select, input):not(.card *, .more)").count() == 0
 
 
+PAUSED = "addEventListener('animationstart', ({ target }) => target.getAnimations().forEach(one => one.pause()))"
+
+
 def test_the_first_slider_draws_attention_once(offline: Context, file: Path) -> None:
     for motion, animated in (("no-preference", "nudge"), ("reduce", "none")):
-        page = opened(offline(reduced_motion=motion), file)
+        page = offline(reduced_motion=motion).new_page()
+        page.add_init_script(PAUSED)
+        page.goto(file.as_uri())
+        page.locator(".stage").wait_for()
+        settle(page)
         assert page.locator(".nudged").count() == 1
         name = "one => getComputedStyle(one).animationName"
         assert page.locator(".nudged .track").evaluate(name) == animated
         assert page.locator(".card").first.evaluate("one => one.classList.contains('nudged')")
         if motion == "no-preference":
+            page.evaluate("document.getAnimations().forEach(one => one.finish())")
             until(page, lambda page=page: page.locator(".nudged").count() == 0)
 
 
