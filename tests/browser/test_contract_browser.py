@@ -167,19 +167,22 @@ def test_leaving_leaves_nothing_behind(page: Page, scene: ViewerScene) -> None:
     assert page.locator("#host > *").count() == 0
 
 
-MOUNT = """async (text) => {
-  const { mount, unpack } = await import("/viewer.js");
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
-  window.unpacked = (await unpack(bytes)).header.source;
-  const open = (fail) => async () => { if (fail) throw new Error("it is gone"); return bytes; };
-  const scenes = [{ title: "one", open: open(false) }, { title: "two", detail: "2", open: open(true) }];
-  window.handle = mount(document.querySelector("#host"), scenes, { note: "small print" });
-  await window.handle.ready;
+MOUNT = """(text) => {
+  window.opening = import("/viewer.js").then(async ({ mount, unpack }) => {
+    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
+    window.unpacked = (await unpack(bytes)).header.source;
+    const open = (fail) => async () => { if (fail) throw new Error("it is gone"); return bytes; };
+    const scenes = [{ title: "one", open: open(false) }, { title: "two", detail: "2", open: open(true) }];
+    window.handle = mount(document.querySelector("#host"), scenes, { note: "small print" });
+    await window.handle.ready;
+    window.mounted = true;
+  });
 }"""
 
 
 def test_mount_shows_a_gallery_and_says_what_cannot_be_shown(page: Page, scene: ViewerScene) -> None:
     page.evaluate(MOUNT, base64.b64encode(scene.pack()).decode())
+    page.wait_for_function("() => window.mounted")
     assert page.evaluate("window.unpacked") == scene.header["source"]
     assert page.get_by_text("small print").is_visible()
     page.locator(".tile").nth(1).click()

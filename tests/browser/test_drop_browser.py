@@ -113,6 +113,7 @@ def test_a_dropped_network_draws_what_python_draws(page: Page, tmp_path: Path) -
     )
     found = np.array([value for _, value in sorted(pairs)])
     assert found == pytest.approx(expected[0].coefficients, abs=2e-3)
+    settle(page)  # until the mask is measured
     area = int(re.sub(r"\D", "", page.locator(".measures dd").nth(1).inner_text()))
     assert area == pytest.approx(expected[0].mask("canvas").sum(), rel=0.01)
     page.locator('.card[data-k="0"] .drop').click()  # it is the viewer
@@ -360,6 +361,7 @@ def test_the_sample_is_there_and_stays_over_a_reload(page: Page) -> None:
     """The bundled model on a drawn scene; both are kept in the browser until they are forgotten."""
     page.get_by_role("button", name="Try the sample").click()
     page.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
+    page.locator(".stage").wait_for()
     expected = maskprism.load("sample").predict(PACKAGED / "sample.webp")
     assert page.locator(".instances button").count() == pytest.approx(len(expected), abs=1)
     forget = page.get_by_role("button", name="Forget these files")
@@ -374,6 +376,64 @@ def test_the_sample_is_there_and_stays_over_a_reload(page: Page) -> None:
     assert page.locator(".stage").count() == 0
 
 
+def test_what_was_kept_does_not_take_the_place_of_a_model_that_is_dropped(page: Page, tmp_path: Path) -> None:
+    """What is kept is read, and the dropped model is opened, for a while."""
+    page.get_by_role("button", name="Try the sample").click()
+    page.get_by_role("button", name="Forget these files").wait_for(timeout=60_000)
+    page.add_init_script(
+        """const get = IDBObjectStore.prototype.get;
+        IDBObjectStore.prototype.get = function (key) {
+          const asked = get.call(this, key);
+          const again = () => window.read || (get.call(this, key).onsuccess = again);
+          asked.addEventListener("success", again);
+          return asked;
+        };"""
+    )
+    page.reload()
+    routes: list[Route] = []
+    page.route("**/*.wasm.gz", lambda route: routes.append(route))
+    (tmp_path / "other.onnx").write_bytes(SAMPLE_MODEL.read_bytes())
+    page.locator("#files").set_input_files(tmp_path / "other.onnx")
+    page.get_by_text("Opening other.onnx").wait_for()
+    page.evaluate("window.read = true")
+    page.get_by_role("button", name="Forget these files").wait_for()
+    page.unroute("**/*.wasm.gz")
+    page.get_by_text("other.onnx is there. Now drop an image.").wait_for(timeout=60_000)
+    settle(page)
+    assert page.locator(".stop").is_hidden()  # no other model is opened
+
+
+def test_files_that_are_still_being_kept_are_forgotten_too(page: Page, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(5, (200, 360)).image)
+    page.get_by_role("button", name="Try the sample").click()
+    forget = page.get_by_role("button", name="Forget these files")
+    forget.wait_for(timeout=60_000)
+    page.evaluate(
+        """() => {
+          const read = File.prototype.arrayBuffer;
+          File.prototype.arrayBuffer = async function () {
+            if (this.name === "scene.png") await new Promise((go) => (window.go = go));
+            return read.call(this);
+          };
+        }"""
+    )
+    page.locator("#files").set_input_files(tmp_path / "scene.png")
+    page.wait_for_function("() => window.go")
+    page.get_by_text("Drop another image or model.").wait_for(timeout=60_000)
+    forget.click()
+    settle(page)
+    page.evaluate("window.go()")
+    forget.wait_for(state="hidden")
+    kept = """() => new Promise((done) => {
+      const asked = indexedDB.open("maskprism-drop", 1);
+      asked.onsuccess = () => {
+        const counted = asked.result.transaction("files").objectStore("files").count();
+        counted.onsuccess = () => (asked.result.close(), done(counted.result));
+      };
+    })"""
+    assert page.evaluate(kept) == 0
+
+
 def test_edits_stay_over_a_reload_until_another_image_comes(page: Page, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(5, (200, 360)).image)
     page.get_by_role("button", name="Try the sample").click()
@@ -384,8 +444,30 @@ def test_edits_stay_over_a_reload_until_another_image_comes(page: Page, tmp_path
     page.locator(".card.dropped").wait_for(timeout=60_000)
     page.locator("#files").set_input_files(tmp_path / "scene.png")
     page.locator("h1.source", has_text="scene.png").wait_for(timeout=60_000)
+    page.get_by_text("Drop another image or model.").wait_for()
     assert page.locator(".card.dropped").count() == 0
     assert page.evaluate("location.hash") == ""
+
+
+def test_edits_are_not_made_on_the_image_of_another_tab(page: Page, tmp_path: Path) -> None:
+    """The browser keeps one image for both."""
+    cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(5, (200, 360)).image)
+    page.get_by_role("button", name="Try the sample").click()
+    page.locator(".instances button").first.click(timeout=60_000)
+    page.get_by_role("button", name="Ablate strongest").click()
+    page.wait_for_function("() => location.hash.includes('e0=')")
+    page.get_by_role("button", name="Forget these files").wait_for()
+    other = page.context.new_page()
+    other.goto(page.url.partition("#")[0])
+    other.locator("h1.source", has_text="sample.webp").wait_for(timeout=60_000)
+    other.evaluate("document.querySelector('.forget').hidden = true")  # it is shown again once the image is kept
+    other.locator("#files").set_input_files(tmp_path / "scene.png")
+    other.get_by_role("button", name="Forget these files").wait_for(timeout=60_000)
+    page.reload()
+    page.locator("h1.source", has_text="scene.png").wait_for(timeout=60_000)
+    page.locator(".instances button").first.click()
+    settle(page)
+    assert page.locator(".card.dropped").count() == 0
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -430,6 +512,50 @@ def test_the_camera_runs_through_the_model(filmed: Page) -> None:
     filmed.get_by_role("button", name="Take this picture apart").click()
     filmed.locator("h1.source", has_text="camera.png").wait_for(timeout=60_000)
     assert filmed.locator("#live").is_hidden()
+
+
+CAMERAS = """
+const films = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+window.tracks = [];
+navigator.mediaDevices.getUserMedia = async (asked) => {
+  if (window.asking) await new Promise((allow) => (window.allow = allow));
+  const stream = await films(asked);
+  window.tracks.push(...stream.getTracks());
+  return stream;
+};
+window.isOff = () => window.tracks.length === 1 && window.tracks.every((track) => track.readyState === "ended");
+"""
+
+
+def test_a_camera_that_is_ended_before_it_films_is_off(filmed: Page) -> None:
+    """Also where its button was pressed twice while the model was opened."""
+    filmed.add_init_script(CAMERAS)
+    filmed.reload()
+    filmed.evaluate("window.asking = true")
+    camera = filmed.locator(".camera")
+    camera.click()
+    camera.click()
+    filmed.wait_for_function("() => window.allow", timeout=60_000)
+    filmed.get_by_role("button", name="Take this picture apart").click()
+    filmed.evaluate("window.allow()")
+    filmed.wait_for_function("() => window.isOff()")
+    filmed.get_by_role("button", name="Live camera").wait_for()
+
+
+def test_the_camera_waits_for_an_image_and_makes_room_for_one(filmed: Page, tmp_path: Path) -> None:
+    for seed in (3, 5):
+        cv2.imwrite(str(tmp_path / f"scene{seed}.png"), draw_scene(seed, (200, 360)).image)
+    filmed.add_init_script(CAMERAS)
+    filmed.reload()
+    filmed.locator("#files").set_input_files(SAMPLE_MODEL)
+    filmed.get_by_text("is there. Now drop an image.").wait_for(timeout=60_000)
+    filmed.locator("#files").set_input_files(tmp_path / "scene3.png")
+    filmed.get_by_role("button", name="Live camera").click()  # the model looks at the image
+    filmed.locator("h1.source", has_text="scene3.png").wait_for(state="attached", timeout=60_000)
+    filmed.get_by_text("frames per second").wait_for(timeout=60_000)
+    filmed.locator("#files").set_input_files(tmp_path / "scene5.png")
+    filmed.locator("h1.source", has_text="scene5.png").wait_for(timeout=60_000)
+    filmed.wait_for_function("() => window.isOff()")
 
 
 def _answer(text: str, route: Route) -> None:

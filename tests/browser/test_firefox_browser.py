@@ -8,8 +8,9 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -29,6 +30,10 @@ from maskprism.viewer.payload import as_shown
 NAMES = ("firefox-esr", "firefox")
 NEAR = 1e-3  # logits this close to zero may fall to either side
 SEED = 3
+
+
+class RefusedError(Exception):
+    """Firefox did not do what it was asked for, as where the page went away meanwhile."""
 
 
 class Firefox:
@@ -53,7 +58,8 @@ class Firefox:
             if message.get("method") == "log.entryAdded" and message["params"]["level"] in ("error", "warn"):
                 self.complaints.append(message["params"]["text"])
             if message.get("id") == self._number:
-                assert message["type"] == "success", message
+                if message["type"] != "success":
+                    raise RefusedError(message)
                 result: dict[str, Any] = message["result"]
                 return result
 
@@ -75,11 +81,14 @@ class Firefox:
         return json.loads(found["result"]["value"])
 
     def until(self, condition: str) -> None:
-        """Wait for something to be true."""
-        self.run(
-            f"for (let n = 0; n < 2400; n++) {{ if ({condition}) return; await new Promise(d => setTimeout(d, 25)); }} "
-            f"throw new Error('never came true');"
-        )
+        """Wait for something to be true, also of the page that is on its way: a question to the one before is lost."""
+        deadline = time.monotonic() + 60
+        while True:
+            with suppress(RefusedError):
+                if self.run(f"return Boolean({condition});"):
+                    return
+            assert time.monotonic() < deadline, f"never came true: {condition}"
+            time.sleep(0.025)
 
     def close(self) -> None:
         """End the session."""
@@ -209,7 +218,7 @@ def test_keys_zoom_and_the_address_restores(page: Firefox) -> None:
     page.run("document.querySelector('.card .slider').focus();")
     press("\ue017")  # Delete
     page.until("location.hash.includes('e0=')")
-    page.run("location.reload();")
+    page.ask("browsingContext.reload", context=page.window, wait="complete")
     page.until("document.querySelectorAll('.card.dropped').length === 1")
 
 
@@ -271,7 +280,7 @@ def test_a_worst_mask_opens_in_the_report(firefox: Firefox, results: Path) -> No
     firefox.run("document.querySelector('#errors .strip .open').click();")
     firefox.until("document.querySelector('dialog.viewer .stage')")
     firefox.run("document.querySelector('dialog.viewer .close').click();")
-    assert firefox.run("return document.querySelectorAll('dialog').length;") == 0
+    firefox.until("!document.querySelector('dialog')")
     before = firefox.run("return getComputedStyle(document.body).backgroundColor;")
     firefox.run("document.querySelector('#theme').click();")
     assert firefox.run("return getComputedStyle(document.body).backgroundColor;") != before

@@ -51,8 +51,8 @@ def test_pages_lead_there_and_back_and_show_all(offline: Context, index: Path, w
     for number in range(pages.count()):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert low_contrast(page, "body") == []
-        pages.nth(number).click()
-        page.wait_for_load_state()
+        with page.expect_navigation():
+            pages.nth(number).click()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert low_contrast(page, "body") == []
         pictures = page.locator("figure svg.sheet")

@@ -113,6 +113,21 @@ def test_decisions_are_made_by_keys_and_buttons_and_are_there_again(offline: Con
     assert pressed.count() == 2
 
 
+def test_what_is_decided_in_one_tab_stays_decided_in_another(offline: Context, folder: Path) -> None:
+    context = offline()
+    address = storing(context, folder / "labels.html")
+    one, other = context.new_page(), context.new_page()
+    for page in (one, other):
+        page.goto(address)
+    one.keyboard.press("k")
+    other.locator("#count", has_text="1 decided").wait_for()
+    other.keyboard.press("s")
+    other.keyboard.press("k")
+    one.locator("#count", has_text="2 decided").wait_for()
+    one.reload()
+    assert one.locator("#count").inner_text().endswith("2 decided")
+
+
 def test_exported_decisions_are_written_into_a_copy(offline: Context, folder: Path) -> None:
     page = opened(offline(), folder)
     for _ in range(page.locator(".label-card").count()):

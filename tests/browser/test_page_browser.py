@@ -17,7 +17,7 @@ import pytest
 
 import maskprism
 from helpers import pages
-from helpers.pages import coefficients, settle, slider, until
+from helpers.pages import coefficients, settle, slider, transitions_end, until
 from maskprism import Decomposition, Edit, Prediction
 from maskprism.analysis.truth.labels import open_labels
 from maskprism.datasets.scenes import draw_scene, write_dataset
@@ -207,10 +207,10 @@ def test_masks_from_before_tuning_are_a_key_away(offline: Context, folder: Path)
     button.click()
     assert button.get_attribute("aria-pressed") == "true"
     colours = "one => [getComputedStyle(one).color, getComputedStyle(one).backgroundColor]"
-    page.wait_for_timeout(300)  # transitions end
+    transitions_end(button)
     under_the_pointer = button.evaluate(colours)
     page.mouse.move(5, 5)
-    page.wait_for_timeout(300)
+    transitions_end(button)
     assert button.evaluate(colours) == under_the_pointer
     before = mask_of(page, 0)
     assert not np.array_equal(before, after)
@@ -531,7 +531,8 @@ def test_the_gallery_keeps_what_was_done(page: Page, shown: list[Prediction]) ->
     slider(page, 0).press("Delete")
     page.locator(".tile").nth(1).click()
     page.get_by_role("heading", name="scene_000005.png").wait_for()
-    until(page, lambda: page.evaluate(f"document.querySelectorAll('.instances button').length === {len(shown[1])}"))
+    until(page, lambda: not page.locator(".slot[aria-busy]").count())
+    assert page.locator(".instances button").count() == len(shown[1])
     assert np.array_equal(coefficients(page), shown[1][0].coefficients)
     assert_mask(page, shown[1], 0)
     page.locator(".tile").nth(0).click()
@@ -561,6 +562,7 @@ def test_it_fits_screens(offline: Context, folder: Path, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 420})  # a small image, whose scale has little room
     page.get_by_text("Logits", exact=True).click()
     caption, stage = page.locator(".caption"), page.locator(".stage").bounding_box()
+    caption.wait_for()
     box = caption.bounding_box()
     assert box
     assert stage

@@ -107,7 +107,7 @@ def test_findings_lead_to_the_masks_that_they_are_about(
     scores = "table => [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent))"
     for rule, key in keys.items():
         page.locator(f"#rule-{rule} a[href='#worst']").click()
-        assert page.url.endswith("#worst")
+        page.wait_for_url("**#worst")
         column = {"part": 6 + PARTS.index(lead), "box": 6 + PARTS.index("box"), "size": 4}.get(rule, 5)
         shown = [row[column].replace("−", "-") for row in page.locator("#worst table").evaluate(scores)]
         expected = [abs(key(row)) for row in sorted(found.budget.worst(WORST), key=key)]
@@ -182,6 +182,7 @@ def test_a_worst_mask_opens_in_the_viewer(offline: Context, diagnosed: tuple[Dia
         slider(page, 3).press("Delete")
         assert dialog.locator('.card[data-k="3"]').evaluate("card => card.classList.contains('dropped')")
         page.keyboard.press("Escape")
+        page.wait_for_function("() => !location.hash")  # the page has gone back
         assert page.get_by_role("dialog").count() == 0
         assert page.evaluate("document.activeElement.classList.contains('open')")
 
@@ -204,7 +205,7 @@ def test_the_address_says_which_instance_is_open(offline: Context, diagnosed: tu
     dialog.locator(".stage").wait_for()
     dialog.get_by_role("button", name="Back to the report").click()
     dialog.wait_for(state="detached")
-    page.wait_for_function("location.hash === ''")
+    page.wait_for_function("() => location.hash === ''")
     page.goto("about:blank")
     page.goto(address)
     dialog.locator(".stage").wait_for()
@@ -212,6 +213,21 @@ def test_the_address_says_which_instance_is_open(offline: Context, diagnosed: tu
     page.keyboard.press("Escape")
     page.wait_for_url(report.as_uri())
     assert dialog.count() == 0
+
+
+def test_an_address_that_is_changed_by_hand_opens_one_dialog(
+    offline: Context, diagnosed: tuple[Diagnosis, Path]
+) -> None:
+    found, report = diagnosed
+    page = opened(offline(), report)
+    dialog = page.get_by_role("dialog")
+    first, second = (f"#view={row.image},{row.instance}" for row in found.budget.worst(2))
+    for address in (first, second, first):
+        page.evaluate("address => { location.hash = address; }", address)
+        page.wait_for_function("() => !document.querySelector('dialog:not([open])')")
+        assert dialog.count() == 1
+    page.evaluate("location.hash = ''")
+    dialog.wait_for(state="detached")
 
 
 def test_strips_show_what_was_missed_and_what_is_wrong(offline: Context, diagnosed: tuple[Diagnosis, Path]) -> None:

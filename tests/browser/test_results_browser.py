@@ -77,14 +77,14 @@ def test_all_pages_lead_to_each_other(page: Page, address: str) -> None:
     assert page.locator(".results li").count() == 4
     titles = ["Overview", "Gallery", "Map", "Labels"]
     for title in titles:
-        page.locator(".site").get_by_role("link", name=title, exact=True).click()
-        page.wait_for_load_state()
+        with page.expect_navigation():
+            page.locator(".site").get_by_role("link", name=title, exact=True).click()
         assert page.locator(".site > a").all_inner_texts() == titles
         assert page.locator(".site details a").count() == 4
     for place in range(4):
         page.locator(".site summary").click()
-        page.locator(".site details a").nth(place).click()
-        page.wait_for_load_state()
+        with page.expect_navigation():
+            page.locator(".site details a").nth(place).click()
         assert page.locator(".site > a").count() == 4
         assert page.get_by_role("link", name="All reports").count() == 0  # the overview is that
         assert page.get_by_text("does not work here").count() == 0  # scripts of this version do

@@ -17,7 +17,7 @@ import pytest
 
 import maskprism
 from helpers.contrast import hovered, low_contrast
-from helpers.pages import ABOUT_SPEED, start, stop
+from helpers.pages import ABOUT_SPEED, settle, start, stop, until
 from helpers.tiny_models import Tiny, ultralytics_metadata
 from maskprism.analysis.truth.error_budget import budgets
 from maskprism.analysis.truth.matching import match_masks
@@ -690,6 +690,143 @@ def test_a_list_of_before_the_model_was_done_is_brought_up_to_date(open_page: Op
     page.locator(".tile[data-state=waiting]").nth(SCENES).wait_for()
     page.wait_for_function("() => !document.querySelector('.tile[data-state=waiting]')")
     assert page.locator(".tile[data-state=failed]").count() == 1
+
+
+HOLD = """window.held = [];
+const decode = createImageBitmap;
+window.createImageBitmap = async (...given) => {
+  if (window.holding) await new Promise((go) => window.held.push(go));
+  return decode(...given);
+};
+window.letGo = () => { window.holding = false; window.held.forEach((go) => go()); };"""
+"""Pictures are decoded once the test says so: what a reader does meanwhile may not be lost."""
+
+
+def held(page: Page, url: str) -> list[Route]:
+    """What the page asks for from now on, which is answered once the test says `page.unroute`."""
+    routes: list[Route] = []
+    page.route(url, lambda route: routes.append(route))
+    return routes
+
+
+def test_an_image_that_was_left_while_it_opened_leaves_the_address_alone(address: str, open_page: Open) -> None:
+    script = f"{HOLD} window.holding = true;"
+    page = open_page(f"{address}?image=val%2Fscene_000001.png#i=0&e0=3:0", script=script)
+    page.locator("#image .place", has_text=" of ").wait_for()
+    page.wait_for_function("() => window.held.length === 1")
+    scenes = held(page, "**/api/scenes/**")
+    page.get_by_role("button", name="Next image").click()
+    page.wait_for_url("**image=val%2Fscene_000002.png")
+    page.evaluate("window.letGo()")
+    settle(page)
+    assert page.evaluate("location.hash") == ""
+    until(page, lambda: scenes)
+    page.unroute("**/api/scenes/**")
+    page.locator("h1", has_text="scene_000002.png").wait_for()
+    page.locator(".card").first.wait_for()
+    assert page.locator(".card.dropped").count() == 0
+
+
+def test_what_is_chosen_while_an_image_opens_is_shown(address: str, open_page: Open) -> None:
+    page = open_page(f"{address}?view=instances", script=HOLD, color_scheme="light")
+    page.locator(".tile").nth(2).wait_for()
+    page.evaluate("window.holding = true")
+    page.locator(".tile").first.click()
+    page.wait_for_function("() => window.held.length === 1")
+    page.get_by_role("button", name="Next image").click()
+    page.wait_for_url("**#i=1")
+    page.get_by_role("button", name="Light or dark").click()
+    page.evaluate("window.letGo()")
+    page.locator(".maskprism").get_by_text("instance 1,").wait_for()
+    page.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
+
+
+def test_tiles_go_with_the_switch_of_masks_whatever_comes_late(address: str, open_page: Open) -> None:
+    page = open_page(address, script="localStorage.setItem('maskprism-masks', 'off')")
+    page.locator(".tile img.loaded").nth(2).wait_for()
+    late = held(page, "**/api/thumbnails/**masks=1")
+    page.get_by_label("Masks").check()
+    until(page, lambda: late)
+    page.get_by_label("Masks").uncheck()
+    with page.expect_response("**/api/thumbnails/**masks=1"):
+        page.unroute("**/api/thumbnails/**masks=1")
+    page.wait_for_load_state("networkidle")
+    settle(page)
+    assert page.locator(".tile img[src*='masks=1']").count() == 0
+
+
+def news(page: Page) -> None:
+    """The list is brought up to date, as it is while the model is at work."""
+
+    def early(route: Route) -> None:
+        answer = route.fetch()
+        progress = answer.json()
+        route.fulfill(response=answer, json={**progress, "examined": progress["examined"] - 1})
+
+    page.route("**/api/progress", early)
+    with page.expect_response("**/api/images?*"):
+        pass
+    page.unroute("**/api/progress")
+    page.locator("#tiles:not(.waiting)").wait_for()
+    settle(page)
+
+
+def test_news_take_no_press_from_a_filter(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    chip = page.get_by_role("button", name="star")
+    chip.hover()
+    page.mouse.down()
+    news(page)
+    page.mouse.up()
+    page.wait_for_url("**class=2")
+    thumb = page.get_by_role("slider", name="Lowest score").bounding_box()
+    assert thumb
+    page.mouse.move(thumb["x"] + 8, thumb["y"] + thumb["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(thumb["x"] + thumb["width"] / 2, thumb["y"] + thumb["height"] / 2, steps=3)
+    chosen = page.locator(".score output").inner_text()
+    news(page)
+    page.mouse.up()
+    page.wait_for_url(f"**score={chosen.split()[0].rstrip('0')}-1")
+
+
+def test_back_in_the_gallery_no_image_opens_by_itself(address: str, open_page: Open) -> None:
+    """The next image was asked for, and was still to come."""
+
+    def shortened(route: Route) -> None:
+        answer = route.fetch()
+        page = answer.json()
+        last = [image["name"] for image in page["images"]].index("val/scene_000001.png")
+        route.fulfill(response=answer, json={**page, "images": page["images"][: last + 1]})
+
+    page = open_page(address)
+    page.route("**/api/images?*", shortened)
+    page.goto(f"{address}?image=val%2Fscene_000001.png")
+    page.locator("#image .place", has_text=" of ").wait_for()
+    page.unroute("**/api/images?*")
+    late = held(page, "**/api/images?*")
+    page.get_by_role("button", name="Next image").click()
+    until(page, lambda: late)
+    page.get_by_role("link", name="Gallery").click()
+    page.unroute("**/api/images?*")
+    page.locator(".tile", has_text="scene_000002.png").wait_for()
+    settle(page)
+    assert page.locator("#gallery").is_visible()
+    assert page.url == address
+
+
+def test_the_gallery_is_where_it_was_after_a_comparison(address: str, open_page: Open) -> None:
+    page = open_page(f"{address}?view=instances", viewport={"width": 700, "height": 500})
+    page.locator(".tile").nth(9).wait_for()
+    for number in (8, 9):
+        page.locator(".choice input").nth(number).check()
+    scrolled = page.evaluate("scrollY")
+    assert scrolled > 100
+    page.locator("#compare").click()
+    page.locator("#comparison .stage").nth(1).wait_for()
+    page.locator("#comparison .back").click()
+    page.locator("#gallery").wait_for()
+    assert page.evaluate("scrollY") == pytest.approx(scrolled, abs=2)
 
 
 def test_more_images_than_fit_on_a_page(browser: Browser, open_page: Open, tmp_path: Path) -> None:

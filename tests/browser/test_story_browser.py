@@ -271,7 +271,7 @@ def test_the_stage_zooms_by_keys_buttons_and_wheel(page: Page) -> None:
     before = pixel(page)
     for _ in range(6):
         page.mouse.wheel(0, -60)
-    assert scale(page) > 3
+    until(page, lambda: scale(page) > 6)  # all six are there
     assert pixel(page) == pytest.approx(before, abs=2)  # what is under the pointer stays there
     page.mouse.down()
     page.mouse.move(at[0] - 60, at[1] - 20, steps=4)
@@ -299,7 +299,7 @@ def test_two_fingers_zoom(offline: Context, file: Path) -> None:
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
         page.wait_for_timeout(16)
     session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    assert scale(page) > 2
+    until(page, lambda: scale(page) > 2)
     assert page.evaluate("visualViewport.scale") == 1  # the image, not the page
 
 
@@ -330,6 +330,21 @@ def test_names_under_the_pointer(page: Page, shown: Prediction) -> None:
     assert page.locator(".pointed").inner_text() == f"{shown[0].name} {shown[0].score:.2f}"
     page.mouse.move(2, 2)
     assert not page.locator(".pointed").is_visible()
+
+
+def test_a_press_that_ends_outside_the_image_is_over(page: Page, shown: Prediction) -> None:
+    stage = page.locator(".stage").bounding_box()
+    assert stage
+    y, x = np.argwhere(shown[0].mask("image"))[shown[0].mask("image").sum() // 2]
+    height, width = shown.image_size
+    at = stage["x"] + (x + 0.5) / width * stage["width"], stage["y"] + (y + 0.5) / height * stage["height"]
+    page.mouse.move(*at)
+    page.mouse.down()
+    page.mouse.move(2, 2)
+    page.mouse.up()
+    page.mouse.move(at[0] + 1, at[1])
+    page.mouse.move(*at)
+    page.locator(".pointed").wait_for()
 
 
 def test_ground_truth_and_what_was_missed(page: Page) -> None:
@@ -422,14 +437,22 @@ def test_one_row_of_controls_and_one_sentence_come_before_the_prototypes(offline
     assert page.locator(".mix :is(button, select, input):not(.card *, .more)").count() == 0
 
 
+PAUSED = "addEventListener('animationstart', ({ target }) => target.getAnimations().forEach(one => one.pause()))"
+
+
 def test_the_first_slider_draws_attention_once(offline: Context, file: Path) -> None:
     for motion, animated in (("no-preference", "nudge"), ("reduce", "none")):
-        page = opened(offline(reduced_motion=motion), file)
+        page = offline(reduced_motion=motion).new_page()
+        page.add_init_script(PAUSED)
+        page.goto(file.as_uri())
+        page.locator(".stage").wait_for()
+        settle(page)
         assert page.locator(".nudged").count() == 1
         name = "one => getComputedStyle(one).animationName"
         assert page.locator(".nudged .track").evaluate(name) == animated
         assert page.locator(".card").first.evaluate("one => one.classList.contains('nudged')")
         if motion == "no-preference":
+            page.evaluate("document.getAnimations().forEach(one => one.finish())")
             until(page, lambda page=page: page.locator(".nudged").count() == 0)
 
 

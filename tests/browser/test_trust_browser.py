@@ -13,7 +13,7 @@ import pytest
 
 import maskprism
 from helpers.contrast import CONTRAST, hovered, low_contrast, ratio
-from helpers.pages import coefficients, settle, slider, until
+from helpers.pages import coefficients, settle, slider, transitions_end, until
 from maskprism.datasets.scenes import draw_scene
 from maskprism.viewer.page import write_page
 
@@ -267,7 +267,7 @@ def test_a_finger_that_goes_up_from_a_slider_scrolls_and_edits_nothing(phone: Pa
     phone.wait_for_timeout(100)
     scrolled = phone.evaluate("scrollY")
     pan(phone, middle(track), (14, -180))
-    assert phone.evaluate("scrollY") > scrolled + 60
+    until(phone, lambda: phone.evaluate("scrollY") > scrolled + 60)
     assert np.array_equal(coefficients(phone), before)
     assert phone.get_by_role("button", name="Undo").get_attribute("aria-disabled") == "true"
 
@@ -282,30 +282,33 @@ def test_a_finger_that_goes_sideways_moves_the_thumb_along(phone: Page) -> None:
     width = track.evaluate("one => one.clientWidth - parseFloat(getComputedStyle(one).getPropertyValue('--thumb'))")
     reach = float(track.get_attribute("max") or 0)
     way = 24 if before[k] < 0 else -24
+    undo = phone.get_by_role("button", name="Undo")
     pan(phone, middle(track), (way, 3))
+    until(phone, lambda: undo.get_attribute("aria-disabled") == "false")  # the drag has ended
     assert phone.evaluate("scrollY") == scrolled
     moved = (coefficients(phone)[k] - before[k]) / (2 * reach / width)
     assert moved == pytest.approx(way, abs=8)  # pixels; less the way until it was clear where the finger goes
     assert np.array_equal(np.delete(coefficients(phone), k), np.delete(before, k))
-    phone.get_by_role("button", name="Undo").tap()
-    assert np.array_equal(coefficients(phone), before)
+    undo.tap()
+    until(phone, lambda: np.array_equal(coefficients(phone), before))
     phone.locator(".card .slider").nth(6).tap(force=True)  # a touch alone is no edit
+    settle(phone)
     assert np.array_equal(coefficients(phone), before)
 
 
 def test_a_tap_enlarges_a_prototype_and_another_button_drops_it(phone: Page) -> None:
     before = coefficients(phone)
     card = phone.locator(".card").nth(2)
-    card.locator(".thumb").tap()
-    assert phone.locator(".layer.prototype").is_visible()
+    card.locator(".thumb").tap()  # the click comes after the touch
+    phone.locator(".layer.prototype").wait_for()
     assert np.array_equal(coefficients(phone), before)
     card.locator(".thumb").tap()
-    assert not phone.locator(".layer.prototype").is_visible()
+    phone.locator(".layer.prototype").wait_for(state="hidden")
     card.locator(".drop").tap()
     k = int(card.get_attribute("data-k") or -1)
-    assert coefficients(phone)[k] == 0
+    until(phone, lambda: coefficients(phone)[k] == 0)
     card.locator(".drop").tap()
-    assert np.array_equal(coefficients(phone), before)
+    until(phone, lambda: np.array_equal(coefficients(phone), before))
 
 
 def test_fingers_find_their_targets(phone: Page) -> None:
@@ -403,7 +406,7 @@ def test_forced_colours_tell_what_is_pressed(offline: Context, file: Path) -> No
     ground = "one => getComputedStyle(one).backgroundColor"
     plain = button.evaluate(ground)
     button.click()
-    page.wait_for_timeout(300)
+    transitions_end(button)
     assert button.evaluate(ground) != plain
     assert button.evaluate(CONTRAST) >= 4.5
     chosen = page.locator('.instances [aria-checked="true"]')

@@ -76,6 +76,14 @@ def settle(page: Page) -> None:
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
+def transitions_end(element: Locator) -> None:
+    """Wait until an element has the colours that it was given."""
+    settle(element.page)
+    element.evaluate(
+        "one => Promise.allSettled(one.getAnimations({ subtree: true }).map(({ finished }) => finished)).then(() => 0)"
+    )
+
+
 def until(page: Page, condition: Callable[[], object]) -> None:
     """Wait for something; the page forbids eval, which Playwright's own way needs."""
     for _ in range(200):

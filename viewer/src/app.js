@@ -43,6 +43,8 @@ export class App {
     this.states = new Map();
     /** @type {Viewer | null} */
     this.viewer = null;
+    /** The viewer of the image that is wanted, while its picture is decoded. @type {Viewer | null} */
+    this.coming = null;
     this.current = -1;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.saving = undefined;
@@ -135,6 +137,8 @@ export class App {
     const source = this.sources[index];
     if (!source || index === this.current) return;
     this.current = index;
+    this.coming?.close();
+    this.coming = null;
     this.tiles.forEach((tile, i) => tile.setAttribute("aria-current", String(i === index)));
     this.rove();
     this.tiles[index]?.scrollIntoView?.({ block: "nearest", inline: "nearest" });
@@ -167,8 +171,10 @@ export class App {
     const state = this.states.get(index) ?? this.stateOf(scene, index);
     this.states.set(index, state);
     const viewer = new Viewer(scene, state, this.options.kinds);
+    this.coming = viewer;
     await viewer.open();
-    if (this.current !== index) return viewer.close();
+    if (this.coming !== viewer) return undefined; // another image is wanted meanwhile, or none
+    this.coming = null;
     this.viewer = viewer;
     this.slot.replaceChildren(viewer.element);
     this.slot.removeAttribute("aria-busy");
@@ -426,11 +432,13 @@ export class App {
 
   close() {
     this.viewer?.close();
-    this.viewer = null;
+    this.coming?.close();
+    this.viewer = this.coming = null;
     this.history.replaceChildren();
   }
 
   destroy() {
+    this.current = -1; // what is still to come is not shown
     this.close();
     clearTimeout(this.saving);
     removeEventListener("popstate", this.onHistory);

@@ -51,7 +51,7 @@ export function openEmbedded(index, mount, read) {
     dialog.addEventListener("close", () => {
       mounted.destroy();
       dialog.remove();
-      open = null;
+      if (open === dialog) open = null; // not another one, which the address has opened
       if (location.hash !== address) return; // Back has closed it
       if (followed) history.back();
       else history.replaceState(null, "", location.pathname + location.search);

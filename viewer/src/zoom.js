@@ -38,7 +38,8 @@ export class Zoom {
     stage.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     stage.addEventListener("pointerdown", (event) => this.press(event));
     stage.addEventListener("pointermove", (event) => this.move(event));
-    for (const end of /** @type {const} */ (["pointerup", "pointercancel"]))
+    // A press that leaves the stage moves no image: what ends it outside is not told here.
+    for (const end of /** @type {const} */ (["pointerup", "pointercancel", "pointerleave"]))
       stage.addEventListener(end, (event) => this.pointers.delete(event.pointerId));
     this.apply();
   }

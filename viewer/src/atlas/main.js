@@ -1,7 +1,7 @@
 // The map: every instance a point. Hover shows it, the lasso selects, a press opens it in the viewer.
 
 import createScatterplot from "regl-scatterplot";
-import { download, fileNameOf, grouped, h, messageOf, oncePerFrame } from "../dom.js";
+import { download, element, fileNameOf, grouped, h, messageOf, oncePerFrame, style } from "../dom.js";
 import { byClass, byCluster, byValue, CLASS_COLOURS, classColours, OTHER, SEQUENCE } from "./colours.js";
 import { embedded, served, UNKNOWN } from "./data.js";
 import { drawn, Overlay } from "./overlay.js";
@@ -36,6 +36,8 @@ export class AtlasMap {
     this.selected = [];
     this.listed = LISTED;
     this.hovered = -1;
+    /** Counts the filters that were asked for: the last one counts. */
+    this.filters = 0;
     /** @type {Promise<void>} */
     this.drawing = Promise.resolve();
     this.build();
@@ -163,8 +165,8 @@ export class AtlasMap {
     const recolour = () => this.plot?.set({ backgroundColor: background(this.root) });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
     new MutationObserver(recolour).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-    await this.restore();
     addEventListener("popstate", () => this.restore());
+    await this.restore();
     await this.whole(false);
     this.root.dataset.ready = "true";
   }
@@ -310,44 +312,48 @@ export class AtlasMap {
           h("span", { className: "quiet" }, quality.log ? "logarithmic; grey: not known" : "grey: not known"),
         )
       : null;
-    const rows = info.classes.map(({ name, count }, id) => {
+    legend.querySelector(".ramp")?.remove();
+    if (ramp) legend.prepend(ramp);
+    // Buttons stay: the map is drawn later than a press, and may not take the next one.
+    if (!legend.querySelector("ul"))
+      legend.append(h("h2", {}, "Classes"), h("ul", {}, ...info.classes.map((_, id) => this.classRow(id))));
+    legend.querySelectorAll("li").forEach((row, id) => {
       const place = this.places.get(id) ?? CLASS_COLOURS.length;
-      const dot = h("span", { className: "dot" });
-      dot.style.background = this.colour === "class" ? (CLASS_COLOURS[place] ?? OTHER) : "transparent";
-      const press = () => {
-        if (!this.classes.delete(id)) this.classes.add(id);
-        this.places = classColours(this.classes, this.places);
-        this.filter();
-        this.record();
-        if (this.colour === "class") this.draw();
-        else this.showLegend();
-      };
-      return h(
-        "li",
-        {},
-        h(
-          "button",
-          { type: "button", "aria-pressed": String(this.classes.has(id)), onclick: press },
-          dot,
-          h("span", { className: "name" }, name),
-          h("span", { className: "quiet" }, grouped(count)),
-        ),
-      );
+      const colour = this.colour === "class" ? (CLASS_COLOURS[place] ?? OTHER) : "transparent";
+      style(element(row, ".dot"), { background: colour });
+      element(row, "button").setAttribute("aria-pressed", String(this.classes.has(id)));
     });
-    const focus = [...legend.querySelectorAll("button")].indexOf(
-      /** @type {HTMLButtonElement} */ (document.activeElement),
+  }
+
+  /** @param {number} id */
+  classRow(id) {
+    const { name, count } = this.info.classes[id];
+    const press = () => {
+      if (!this.classes.delete(id)) this.classes.add(id);
+      this.places = classColours(this.classes, this.places);
+      this.filter();
+      this.record();
+      if (this.colour === "class") this.draw();
+      else this.showLegend();
+    };
+    return h(
+      "li",
+      {},
+      h(
+        "button",
+        { type: "button", onclick: press },
+        h("span", { className: "dot" }),
+        h("span", { className: "name" }, name),
+        h("span", { className: "quiet" }, grouped(count)),
+      ),
     );
-    const scrolled = legend.querySelector("ul")?.scrollTop ?? 0;
-    legend.replaceChildren(...[ramp, h("h2", {}, "Classes"), h("ul", {}, ...rows)].filter((one) => one !== null));
-    const list = legend.querySelector("ul");
-    if (list) list.scrollTop = scrolled;
-    if (focus >= 0) legend.querySelectorAll("button")[focus]?.focus();
   }
 
   /** Shows the classes and images that are asked for. */
   async filter() {
     const text = this.text?.value.trim().toLowerCase() ?? "";
     const { plot, info, classes } = this;
+    const filters = ++this.filters;
     if (!plot) return;
     if (!classes.size && !text) {
       this.shown = null;
@@ -358,6 +364,7 @@ export class AtlasMap {
         this.read("image", Uint32Array),
         this.names(),
       ]);
+      if (filters !== this.filters) return;
       const wanted = names.map((/** @type {string} */ name) => name.toLowerCase().includes(text));
       /** @type {number[]} */
       const found = [];

@@ -51,7 +51,12 @@ export async function keep(files) {
   }
 }
 
-export const forget = () => inStore("readwrite", (store) => store.clear()).catch(() => undefined);
+/** @returns {Promise<boolean>} Whether nothing is kept any more. */
+export const forget = () =>
+  inStore("readwrite", (store) => store.clear()).then(
+    () => true,
+    () => false,
+  );
 
 /** @returns {Promise<File[]>} What was kept. */
 export async function kept() {

@@ -29,6 +29,8 @@ export class LiveCamera {
     this.equaliser = element(document, "#live-equaliser", HTMLCanvasElement);
     this.video = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
     this.running = false;
+    /** The answer of the model to the last picture. @type {Promise<unknown>} */
+    this.looking = Promise.resolve();
     this.seconds = 0;
     /** The picture that the model looks at: the camera has a newer one when the masks are there. */
     this.still = new OffscreenCanvas(1, 1);
@@ -39,17 +41,24 @@ export class LiveCamera {
   async start() {
     if (!navigator.mediaDevices)
       throw new Error("this page has no camera: open it from localhost or over https, in a browser with a camera");
+    this.running = true;
     this.stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    if (!this.running) {
+      this.stop(); // it was ended before the camera was there
+      return;
+    }
     this.video.srcObject = this.stream;
     await this.video.play();
-    this.running = true;
     while (this.running) {
       const began = performance.now();
       const { videoWidth: width, videoHeight: height } = this.video;
       Object.assign(this.still, { width, height });
       this.still.getContext("2d", { willReadFrequently: true })?.drawImage(this.video, 0, 0);
       const image = await createImageBitmap(this.still);
-      const frame = await this.model.frame(image);
+      if (!this.running) return;
+      const looking = this.model.frame(image);
+      this.looking = looking;
+      const frame = await looking;
       if (!this.running) return;
       this.draw(frame);
       const seconds = (performance.now() - began) / 1000;
@@ -59,14 +68,17 @@ export class LiveCamera {
     }
   }
 
-  /** The picture of now, as a file. @returns {Promise<File>} */
+  /** The picture that the model looked at last, as a file; null where there is none yet. @returns {Promise<File | null>} */
   async snapshot() {
+    if (!this.seconds) return null;
     return new File([await this.still.convertToBlob({ type: "image/png" })], "camera.png", { type: "image/png" });
   }
 
+  /** @returns {Promise<unknown>} Comes once the model has answered. */
   stop() {
     this.running = false;
     for (const track of this.stream?.getTracks() ?? []) track.stop();
+    return this.looking.catch(() => undefined);
   }
 
   /** @param {CameraFrame} frame */

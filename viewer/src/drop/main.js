@@ -31,21 +31,23 @@ class DropPage {
     this.stopper.addEventListener("click", () => this.busy?.stop());
     /** @type {LiveCamera | null} */
     this.live = null;
-    /** @type {Promise<void> | undefined} */
-    this.watching = undefined;
+    /** The model has answered the camera. @type {Promise<unknown>} */
+    this.answered = Promise.resolve();
     element(document, ".sample").addEventListener("click", () => this.sample());
     this.camera = element(document, ".camera", HTMLButtonElement);
     this.camera.addEventListener("click", () => (this.live ? this.freeze() : this.watch()));
+    /** Whether anything was asked for: what was kept then comes too late. */
+    this.taken = false;
     this.forgetter = element(document, ".forget", HTMLButtonElement);
     this.forgetter.addEventListener("click", () => {
-      forget().then(() => {
-        this.forgetter.hidden = true;
+      this.keeping = this.keeping.then(async () => {
+        if (await forget()) this.forgetter.hidden = true;
       });
     });
     wireTheme((theme) => this.app?.useTheme(theme));
     kept().then((files) => {
       this.forgetter.hidden = !files.length;
-      if (files.length && !this.model && !this.image) this.take(files, true);
+      if (files.length && !this.taken) this.take(files, true);
     });
     // Firefox keeps a page that is left, and its worker with it, for a way back
     addEventListener("pagehide", () => {
@@ -67,6 +69,7 @@ class DropPage {
    * @param {boolean} [again] Whether this page had them before a reload: the address holds their edits.
    */
   take(files, again = false) {
+    this.taken = true;
     this.before = this.before.then(() => this.open(files, again));
   }
 
@@ -76,6 +79,8 @@ class DropPage {
       const model = files.find((file) => file.name.toLowerCase().endsWith(".onnx"));
       const image = files.find((file) => file.type.startsWith("image/"));
       if (!model && !image) throw new Error(`${files[0]?.name ?? "That"} is neither an ONNX file nor an image.`);
+      this.unwatch();
+      await this.answered; // the model answers one question at a time
       if (image) this.image = image;
       if (model) {
         this.tell(`Opening ${model.name} …`);
@@ -112,9 +117,17 @@ class DropPage {
     }
   }
 
+  /** Shows the camera, after what was dropped before. */
+  watch() {
+    this.taken = true;
+    this.before = this.before.then(() => this.film());
+  }
+
   /** Shows the camera through the model; without one, through the bundled one. */
-  async watch() {
+  async film() {
+    if (this.live) return; // pressed twice
     try {
+      await this.answered;
       if (!this.model) {
         const model = await sampleFile("sample.onnx", "maskprism-sample-model", "application/octet-stream");
         const opened = new RemoteModel(model.name);
@@ -126,15 +139,18 @@ class DropPage {
       this.live = live;
       document.body.classList.add("shown", "live");
       this.camera.textContent = "Take this picture apart";
-      await (this.watching = live.start());
+      live.start().catch((error) => {
+        if (this.live !== live) return;
+        this.unwatch();
+        this.fail(error);
+      });
     } catch (error) {
-      this.unwatch();
       this.fail(error);
     }
   }
 
   unwatch() {
-    this.live?.stop();
+    if (this.live) this.answered = this.live.stop();
     this.live = null;
     document.body.classList.remove("live");
     this.camera.textContent = "Live camera";
@@ -142,9 +158,9 @@ class DropPage {
 
   /** Ends the camera, and opens what it shows in the viewer. */
   async freeze() {
-    const image = await this.live?.snapshot();
+    const { live } = this;
     this.unwatch();
-    await this.watching; // the model answers one question at a time
+    const image = await live?.snapshot();
     if (image) this.take([image]);
   }
 
@@ -163,14 +179,15 @@ class DropPage {
     const note = [`${model.name}, ${seconds} s in this browser (${backend}). Nothing was uploaded.`, ...notes].join(
       " ",
     );
-    if (!again) history.replaceState(null, "", location.pathname + location.search);
-    // a link to the state would open without the files: the address serves a reload alone
+    // a link to the state would open without the files: the address serves a reload alone, of these files
+    const files = [model.name, image.name, image.size].join("\n");
+    if (!again || history.state !== files) history.replaceState(null, "", location.pathname + location.search);
     const app = new App(box, [{ title: image.name, open: async () => scene }], {
       hash: false,
       main: true,
       note,
       saved: new URLSearchParams(location.hash.slice(1)),
-      onSave: () => history.replaceState(null, "", app.address()),
+      onSave: () => history.replaceState(files, "", app.address()),
     });
     this.app = app;
     document.body.classList.add("shown");

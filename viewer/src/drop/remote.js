@@ -15,9 +15,11 @@ export function bytesIn(id) {
 /** @param {string} name */
 function startedWorker(name) {
   const inside = bytesIn("maskprism-worker");
-  return inside
-    ? new Worker(URL.createObjectURL(new Blob([inside], { type: "text/javascript" })), { name })
-    : new Worker(new URL("worker.js", import.meta.url), { type: "module", name });
+  if (!inside) return new Worker(new URL("worker.js", import.meta.url), { type: "module", name });
+  const url = URL.createObjectURL(new Blob([inside], { type: "text/javascript" }));
+  const worker = new Worker(url, { name });
+  worker.addEventListener("message", () => URL.revokeObjectURL(url), { once: true }); // it is read by then
+  return worker;
 }
 
 /** The user has stopped what was running. */

@@ -56,9 +56,11 @@ async function load(wasm) {
   loaded.env.logLevel = "error";
   loaded.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
   if (runtimeFile) loaded.env.wasm.wasmBinary = await unpacked(await runtimeFile.arrayBuffer());
-  loaded.env.wasm.numThreads = globalThis.crossOriginIsolated
-    ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS)
-    : 1;
+  // In Firefox, a model with threads is not opened, without an error, in about one of 60 tries: one thread there.
+  loaded.env.wasm.numThreads =
+    globalThis.crossOriginIsolated && !navigator.userAgent.includes("Firefox")
+      ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS)
+      : 1;
   return { InferenceSession: loaded.InferenceSession, Tensor: loaded.Tensor, env: loaded.env, webgpu };
 }
 

@@ -3,6 +3,7 @@
 import { element, h, roving, svg } from "../dom.js";
 
 /** @typedef {[number, number]} Bounds */
+/** @typedef {{ button: HTMLButtonElement, label: HTMLElement, count: HTMLElement }} Chip */
 /**
  * @typedef {object} Filters
  * @property {number[]} classes
@@ -80,6 +81,8 @@ export class FilterControls {
     this.filters = filters;
     /** @type {import("./api.js").Page["classes"]} */
     this.seen = [];
+    /** The buttons of classes, which stay while the numbers in them change: a press on one is not lost. @type {Map<number, Chip>} */
+    this.buttons = new Map();
     this.score = new RangeControl(element(form, ".score"), "score", (score) => this.set({ score }));
     this.iou = new RangeControl(element(form, ".iou"), "IoU", (iou) => this.set({ iou }));
     this.chips = element(form, ".chips");
@@ -152,8 +155,8 @@ export class FilterControls {
     if (this.text.value !== text) this.text.value = text;
     this.show.value = show;
     this.sort.value = sort;
-    this.score.show(score);
-    this.iou.show(iou);
+    this.score.take(score);
+    this.iou.take(iou);
     element(this.form, "button[type=reset]").toggleAttribute(
       "disabled",
       !writeFilters({ ...this.filters, view: VIEWS[0] }).size,
@@ -167,30 +170,39 @@ export class FilterControls {
     const unknown = [...chosen]
       .filter((id) => !names.has(id))
       .map((id) => ({ id, name: `class ${id}`, instances: 0, images: 0 }));
-    const focused = this.chips.contains(document.activeElement)
-      ? document.activeElement?.getAttribute("data-id")
-      : null;
-    this.chips.replaceChildren(
-      ...[...this.seen, ...unknown].map(({ id, name, instances, images }) =>
-        h(
-          "button",
-          {
-            type: "button",
-            className: "chip",
-            "aria-pressed": chosen.has(id),
-            "data-id": id,
-            title: `${name}: ${instances} instances in ${images} images`,
-            onclick: () =>
-              this.set({ classes: chosen.has(id) ? [...chosen].filter((one) => one !== id) : [...chosen, id] }),
-          },
-          h("span", { className: "chip-name" }, name),
-          h("span", { className: "chip-count" }, String(instances)),
-        ),
-      ),
-    );
+    const buttons = [...this.seen, ...unknown].map(({ id, name, instances, images }) => {
+      const { button, label, count } = this.buttons.get(id) ?? this.chip(id);
+      button.setAttribute("aria-pressed", String(chosen.has(id)));
+      button.title = `${name}: ${instances} instances in ${images} images`;
+      label.textContent = name;
+      count.textContent = String(instances);
+      return button;
+    });
+    for (const [id, { button }] of this.buttons)
+      if (!buttons.includes(button)) {
+        button.remove();
+        this.buttons.delete(id);
+      }
+    buttons.forEach((button, i) => {
+      const there = this.chips.children[i];
+      if (there !== button) this.chips.insertBefore(button, there ?? null);
+    });
     this.rove();
     this.fit();
-    if (focused) /** @type {HTMLElement | null} */ (this.chips.querySelector(`[data-id="${focused}"]`))?.focus();
+  }
+
+  /** @param {number} id */
+  chip(id) {
+    const label = h("span", { className: "chip-name" });
+    const count = h("span", { className: "chip-count" });
+    const press = () => {
+      const { classes } = this.filters;
+      this.set({ classes: classes.includes(id) ? classes.filter((one) => one !== id) : [...classes, id] });
+    };
+    const button = h("button", { type: "button", className: "chip", "data-id": id, onclick: press }, label, count);
+    const made = { button, label, count };
+    this.buttons.set(id, made);
+    return made;
   }
 
   /** Classes take one row, and more only when asked to: the page below must not move when they come. */
@@ -221,6 +233,8 @@ class RangeControl {
     this.bars = svg("svg", { class: "bars", viewBox: "0 0 20 10", preserveAspectRatio: "none", "aria-hidden": "true" });
     this.text = h("output", {}, "");
     this.bounds = /** @type {Bounds} */ ([0, 1]);
+    /** Those of the filter. @type {Bounds | null} */
+    this.taken = null;
     /** @type {number[]} */
     this.counts = [];
     box.append(
@@ -243,6 +257,13 @@ class RangeControl {
         document.activeElement === this.low ? low : high,
       );
     this.show([Number(this.low.value), Number(this.high.value)]);
+  }
+
+  /** Shows the bounds of a filter, and moves no thumb where they are those of before: one may be held. @param {Bounds} bounds */
+  take(bounds) {
+    if (bounds === this.taken) return;
+    this.taken = bounds;
+    this.show(bounds);
   }
 
   /** @param {Bounds} bounds */

@@ -50,8 +50,8 @@ export class ImageView {
         kinds,
         keeper: this.host.keeper(name),
       });
-      await this.mounted.ready;
       followTheme(box);
+      await this.mounted.ready;
     } catch (error) {
       if (turn !== this.turn) return;
       this.stage.replaceChildren(failed(error, () => this.open(name, title)));
@@ -67,9 +67,11 @@ export class ImageView {
     rest(this.next, !place || place >= count);
   }
 
-  /** Another instance of the image that is open. @param {number} index */
-  choose(index) {
-    this.mounted?.app.viewer?.state.select(index);
+  /** Another instance of the image that is open, or opens. @param {number} index */
+  async choose(index) {
+    const { mounted } = this;
+    await mounted?.ready;
+    mounted?.app.viewer?.state.select(index);
   }
 
   /** Lets the address hold the last edit, before it is that of something else. */

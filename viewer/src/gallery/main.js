@@ -97,7 +97,7 @@ class GalleryPage {
 
   /** @param {string} address */
   visit(address) {
-    if (this.shown === null) this.scrolled = scrollY;
+    if (!this.gallery.hidden) this.scrolled = scrollY;
     this.view.settle();
     history.pushState(null, "", address);
     this.route();
@@ -168,8 +168,10 @@ class GalleryPage {
 
   /** To a neighbour; Back still leads to the gallery. @param {number} step */
   async step(step) {
-    const at = this.tiles.place(this.shown ?? "", this.opened) + step;
+    const { shown } = this;
+    const at = this.tiles.place(shown ?? "", this.opened) + step;
     if (at >= this.tiles.names.length) await this.loadMore();
+    if (this.shown !== shown) return; // the user went on meanwhile
     const image = [...this.tiles.tiles.values()][at]?.image;
     if (!image) return;
     this.view.settle();

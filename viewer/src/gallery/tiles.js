@@ -122,6 +122,8 @@ class Tile {
     this.host = host;
     /** @type {GalleryImage | null} */
     this.image = null;
+    /** The address of the picture that is shown, or will be. */
+    this.wanted = "";
     this.thumbnail = h("img", { alt: "", loading: "lazy", decoding: "async", draggable: false });
     this.thumbnail.addEventListener("load", () => this.thumbnail.classList.add("loaded"));
     this.edited = false;
@@ -190,21 +192,26 @@ class Tile {
     this.facts.textContent = factsOf(image, this.host.sort());
     this.note.textContent = state === "failed" ? messageOf(image) : "";
     this.describe(image);
-    if (state === "failed") this.thumbnail.removeAttribute("src");
-    else this.picture(thumbnailUrl(image, masks && state === "ok"));
+    if (state === "failed") {
+      this.thumbnail.removeAttribute("src");
+      this.wanted = "";
+    } else this.picture(thumbnailUrl(image, masks && state === "ok"));
   }
 
   /** Swaps the picture only when the new one is there. @param {string} url */
   picture(url) {
-    if (this.thumbnail.getAttribute("src") === url || this.thumbnail.dataset.next === url) return;
+    if (this.wanted === url) return;
+    this.wanted = url;
     if (!this.thumbnail.classList.contains("loaded")) {
       this.thumbnail.src = url;
       return;
     }
-    this.thumbnail.dataset.next = url;
     const next = new Image();
     next.onload = () => {
-      if (this.thumbnail.dataset.next === url) this.thumbnail.src = url;
+      if (this.wanted === url) this.thumbnail.src = url;
+    };
+    next.onerror = () => {
+      if (this.wanted === url) this.wanted = ""; // to be asked for again
     };
     next.src = url;
   }

@@ -37,6 +37,11 @@ class LabelsPage {
     this.list.addEventListener("click", (event) => this.press(event));
     this.list.addEventListener("focusin", (event) => this.choose(cardOf(event.target)));
     document.addEventListener("keydown", (event) => this.key(event));
+    addEventListener("storage", (event) => {
+      if (event.key !== this.data.key) return;
+      this.reread();
+      this.draw();
+    });
     this.filter();
   }
 
@@ -56,6 +61,11 @@ class LabelsPage {
     } catch {
       return inHistory;
     }
+  }
+
+  /** The page may be open twice: what was decided there is no less decided. */
+  reread() {
+    this.verdicts = restored(this.stored(), this.data.cards);
   }
 
   store() {
@@ -132,6 +142,7 @@ class LabelsPage {
     const number = numberOf(card);
     if (!allows(this.data.cards[number], what)) return undefined;
     const again = this.verdicts.get(number) === what;
+    this.reread();
     if (again) this.verdicts.delete(number);
     else this.verdicts.set(number, what);
     this.store();
@@ -151,6 +162,7 @@ class LabelsPage {
   }
 
   export() {
+    this.reread();
     const text = `${JSON.stringify(exported(this.data, this.verdicts), null, 1)}\n`;
     download(new Blob([text], { type: "application/json" }), "decisions.json");
   }
