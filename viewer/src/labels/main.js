@@ -17,7 +17,11 @@ class LabelsPage {
     this.filters = [...document.querySelectorAll("select")];
     this.count = element(document, "#count");
     this.save = element(document, "#export", HTMLButtonElement);
-    this.verdicts = restored(this.stored(), this.data.cards);
+    /** @type {Map<number, Verdict>} */
+    this.verdicts = new Map();
+    /** When the verdicts were kept. */
+    this.at = 0;
+    this.reread();
     /** @type {HTMLElement | undefined} */
     this.current = this.cards[0];
     const asked = [...document.querySelectorAll("meta[name=maskprism-class]")].map((one) =>
@@ -63,14 +67,22 @@ class LabelsPage {
     }
   }
 
-  /** The page may be open twice: what was decided there is no less decided. */
+  /** Takes over what was kept since: the page may be open in another tab, too. */
   reread() {
-    this.verdicts = restored(this.stored(), this.data.cards);
+    const text = this.stored();
+    if (keptAt(text) <= this.at && this.at) return;
+    this.at = keptAt(text);
+    this.verdicts = restored(text, this.data.cards);
   }
 
   store() {
-    const text = JSON.stringify({ ...Object.fromEntries(this.verdicts), at: Date.now() });
-    history.replaceState({ ...history.state, [this.data.key]: text }, "");
+    this.at = Date.now();
+    const text = JSON.stringify({ ...Object.fromEntries(this.verdicts), at: this.at });
+    try {
+      history.replaceState({ ...history.state, [this.data.key]: text }, "");
+    } catch {
+      // too many in a moment, for some browsers: the next one holds them all
+    }
     try {
       localStorage.setItem(this.data.key, text);
     } catch {
