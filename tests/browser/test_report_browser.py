@@ -223,7 +223,14 @@ def test_an_address_that_is_changed_by_hand_opens_one_dialog(
     dialog = page.get_by_role("dialog")
     first, second = (f"#view={row.image},{row.instance}" for row in found.budget.worst(2))
     for address in (first, second, first):
-        page.evaluate("address => { location.hash = address; }", address)
+        page.evaluate(
+            """address => new Promise((changed) => {
+              addEventListener("hashchange", changed, { once: true });
+              location.hash = address;
+            }).then(() => 0)""",
+            address,
+        )
+        dialog.first.wait_for()
         page.wait_for_function("() => !document.querySelector('dialog:not([open])')")
         assert dialog.count() == 1
     page.evaluate("location.hash = ''")

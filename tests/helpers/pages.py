@@ -86,7 +86,7 @@ def transitions_end(element: Locator) -> None:
 
 def until(page: Page, condition: Callable[[], object]) -> None:
     """Wait for something; the page forbids eval, which Playwright's own way needs."""
-    for _ in range(200):
+    for _ in range(1200):
         if condition():
             return
         page.wait_for_timeout(25)
