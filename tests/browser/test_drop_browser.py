@@ -19,7 +19,7 @@ import pytest
 
 import maskprism
 from helpers.contrast import low_contrast
-from helpers.pages import pixels, settle, start, stop
+from helpers.pages import pixels, settle, start, stop, until
 from maskprism.datasets.scenes import draw_scene
 from maskprism.models import SAMPLE_MODEL
 
@@ -403,6 +403,16 @@ def test_what_was_kept_does_not_take_the_place_of_a_model_that_is_dropped(page: 
     assert page.locator(".stop").is_hidden()  # no other model is opened
 
 
+KEPT = """() => new Promise((done) => {
+  const asked = indexedDB.open("maskprism-drop", 1);
+  asked.onsuccess = () => {
+    const counted = asked.result.transaction("files").objectStore("files").count();
+    counted.onsuccess = () => (asked.result.close(), done(counted.result));
+  };
+})"""
+"""How many files the browser keeps."""
+
+
 def test_files_that_are_still_being_kept_are_forgotten_too(page: Page, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "scene.png"), draw_scene(5, (200, 360)).image)
     page.get_by_role("button", name="Try the sample").click()
@@ -424,14 +434,7 @@ def test_files_that_are_still_being_kept_are_forgotten_too(page: Page, tmp_path:
     settle(page)
     page.evaluate("window.go()")
     forget.wait_for(state="hidden")
-    kept = """() => new Promise((done) => {
-      const asked = indexedDB.open("maskprism-drop", 1);
-      asked.onsuccess = () => {
-        const counted = asked.result.transaction("files").objectStore("files").count();
-        counted.onsuccess = () => (asked.result.close(), done(counted.result));
-      };
-    })"""
-    assert page.evaluate(kept) == 0
+    assert page.evaluate(KEPT) == 0
 
 
 def test_edits_stay_over_a_reload_until_another_image_comes(page: Page, tmp_path: Path) -> None:
@@ -512,6 +515,9 @@ def test_the_camera_runs_through_the_model(filmed: Page) -> None:
     filmed.get_by_role("button", name="Take this picture apart").click()
     filmed.locator("h1.source", has_text="camera.png").wait_for(timeout=60_000)
     assert filmed.locator("#live").is_hidden()
+    until(filmed, lambda: filmed.evaluate(KEPT) == 2)  # the bundled model, too
+    filmed.reload()
+    filmed.locator("h1.source", has_text="camera.png").wait_for(timeout=60_000)
 
 
 CAMERAS = """

@@ -82,18 +82,22 @@ class DropPage {
       this.unwatch();
       await this.answered; // the model answers one question at a time
       if (image) this.image = image;
-      if (model) {
-        this.tell(`Opening ${model.name} …`);
-        const opened = new RemoteModel(model.name);
-        await this.running(opened, opened.open(new Uint8Array(await model.arrayBuffer())));
-        this.model?.stop();
-        this.model = opened;
-      }
+      if (model) await this.use(model);
       if (!again) this.keep({ ...(model && { model }), ...(image && { image }) });
       await this.look(again);
     } catch (error) {
       this.fail(error);
     }
+  }
+
+  /** Opens a model in place of the one before. @param {File} file */
+  async use(file) {
+    this.tell(`Opening ${file.name} …`);
+    const opened = new RemoteModel(file.name);
+    await this.running(opened, opened.open(new Uint8Array(await file.arrayBuffer())));
+    this.model?.stop();
+    this.model = opened;
+    return opened;
   }
 
   /**
@@ -128,14 +132,13 @@ class DropPage {
     if (this.live) return; // pressed twice
     try {
       await this.answered;
-      if (!this.model) {
-        const model = await sampleFile("sample.onnx", "maskprism-sample-model", "application/octet-stream");
-        const opened = new RemoteModel(model.name);
-        this.tell(`Opening ${model.name} …`);
-        await this.running(opened, opened.open(new Uint8Array(await model.arrayBuffer())));
-        this.model = opened;
+      let { model } = this;
+      if (!model) {
+        const file = await sampleFile("sample.onnx", "maskprism-sample-model", "application/octet-stream");
+        model = await this.use(file);
+        this.keep({ model: file }); // for the image that comes next
       }
-      const live = new LiveCamera(this.model, (text) => this.tell(text));
+      const live = new LiveCamera(model, (text) => this.tell(text));
       this.live = live;
       document.body.classList.add("shown", "live");
       this.camera.textContent = "Take this picture apart";
