@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import maskprism
-from helpers.pages import slider
+from helpers.pages import settle, slider
 from maskprism.analysis.dataset.diagnosis import Diagnosis, diagnose
 from maskprism.analysis.dataset.findings import Finding, findings_of
 from maskprism.analysis.truth.error_budget import PARTS, InstanceBudget
@@ -213,6 +213,31 @@ def test_the_address_says_which_instance_is_open(offline: Context, diagnosed: tu
     page.keyboard.press("Escape")
     page.wait_for_url(report.as_uri())
     assert dialog.count() == 0
+
+
+def test_forward_right_after_back_opens_the_instance_again(offline: Context, diagnosed: tuple[Diagnosis, Path]) -> None:
+    """The first dialog is told late that Back has closed it."""
+    page = opened(offline(), diagnosed[1])
+    page.evaluate(
+        """() => document.addEventListener("close", (event) => {
+          if (!event.isTrusted) return;
+          event.stopImmediatePropagation();
+          window.tell = () => event.target.dispatchEvent(new Event("close"));
+        }, true)"""
+    )
+    page.locator("#worst .open").nth(1).click()
+    stage = page.get_by_role("dialog").locator(".stage")
+    stage.wait_for()
+    address = page.url
+    page.go_back()
+    page.wait_for_function("() => window.tell")
+    page.go_forward()
+    stage.wait_for()
+    page.evaluate("window.tell()")
+    settle(page)
+    page.wait_for_timeout(200)  # for a way back that would begin now
+    assert page.url == address
+    assert page.locator("dialog").count() == 1
 
 
 def test_an_address_that_is_changed_by_hand_opens_one_dialog(

@@ -25,7 +25,9 @@ export function openEmbedded(index, mount, read) {
   route();
 
   function route() {
-    open?.close();
+    const before = open;
+    open = null;
+    before?.close();
     const [, name, missed, number] = /^#view=(.+),(missed)?(\d+)$/.exec(location.hash) ?? [];
     const scene = titles.indexOf(name === undefined ? "" : decoded(name));
     if (scene >= 0) show(scene, Number(number), Boolean(missed));
@@ -41,7 +43,6 @@ export function openEmbedded(index, mount, read) {
     );
     const dialog = h("dialog", { className: "viewer", "aria-label": titles[scene] ?? "Instance" }, close, place);
     document.body.append(dialog);
-    const address = location.hash;
     const mounted = mount(place, [{ title: titles[scene] ?? "", open: () => read(`maskprism-scene-${scene}`) }], {
       hash: false,
       instance: missed ? 0 : number,
@@ -51,8 +52,8 @@ export function openEmbedded(index, mount, read) {
     dialog.addEventListener("close", () => {
       mounted.destroy();
       dialog.remove();
-      if (open === dialog) open = null; // not another one, which the address has opened
-      if (location.hash !== address) return; // Back has closed it
+      if (open !== dialog) return; // another address has closed it: that of Back, maybe
+      open = null;
       if (followed) history.back();
       else history.replaceState(null, "", location.pathname + location.search);
       followed = false;
