@@ -216,7 +216,7 @@ def test_the_address_says_which_instance_is_open(offline: Context, diagnosed: tu
 
 
 def test_forward_right_after_back_opens_the_instance_again(offline: Context, diagnosed: tuple[Diagnosis, Path]) -> None:
-    """The first dialog is told late that Back has closed it."""
+    """The event of the dialog that Back has closed comes late."""
     page = opened(offline(), diagnosed[1])
     page.evaluate(
         """() => document.addEventListener("close", (event) => {

@@ -755,8 +755,8 @@ def test_tiles_go_with_the_switch_of_masks_whatever_comes_late(address: str, ope
     assert page.locator(".tile img[src*='masks=1']").count() == 0
 
 
-def news(page: Page) -> None:
-    """The list is brought up to date, as it is while the model is at work."""
+def update(page: Page) -> None:
+    """Let the page ask for its list anew, which it does while the model is at work."""
 
     def early(route: Route) -> None:
         answer = route.fetch()
@@ -771,12 +771,12 @@ def news(page: Page) -> None:
     settle(page)
 
 
-def test_news_take_no_press_from_a_filter(address: str, open_page: Open) -> None:
+def test_an_update_of_the_list_keeps_a_press_on_a_filter(address: str, open_page: Open) -> None:
     page = open_page(address)
     chip = page.get_by_role("button", name="star")
     chip.hover()
     page.mouse.down()
-    news(page)
+    update(page)
     page.mouse.up()
     page.wait_for_url("**class=2")
     thumb = page.get_by_role("slider", name="Lowest score").bounding_box()
@@ -785,7 +785,7 @@ def test_news_take_no_press_from_a_filter(address: str, open_page: Open) -> None
     page.mouse.down()
     page.mouse.move(thumb["x"] + thumb["width"] / 2, thumb["y"] + thumb["height"] / 2, steps=3)
     chosen = page.locator(".score output").inner_text()
-    news(page)
+    update(page)
     page.mouse.up()
     page.wait_for_url(f"**score={chosen.split()[0].rstrip('0')}-1")
 
