@@ -686,8 +686,11 @@ def test_a_list_of_before_the_model_was_done_is_brought_up_to_date(open_page: Op
     page = open_page(address)
     page.locator(".tile[data-state=ok]").first.wait_for()
     page.route("**/api/images?*", early, times=1)
+    asked = held(page, "**/api/progress")
     page.reload()
     page.locator(".tile[data-state=waiting]").nth(SCENES).wait_for()
+    until(page, lambda: asked)
+    page.unroute("**/api/progress")
     page.wait_for_function("() => !document.querySelector('.tile[data-state=waiting]')")
     assert page.locator(".tile[data-state=failed]").count() == 1
 
