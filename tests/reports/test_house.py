@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import unquote_to_bytes
 
 import cv2
@@ -24,7 +25,7 @@ from helpers.tiny_models import Tiny
 from helpers.tuned import with_little_effort
 from helpers.undrawn import without_drawing
 from maskprism.datasets.scenes import write_dataset
-from maskprism.errors import MaskprismError
+from maskprism.errors import MaskprismError, ModelError
 from maskprism.reports.index import pages
 from maskprism.reports.index.pages import Result, page_of
 from maskprism.reports.manifest import (
@@ -34,6 +35,7 @@ from maskprism.reports.manifest import (
     TableFile,
     Verdict,
     file_url,
+    first_masks,
     manifest_path,
     read_manifest,
     write_manifest,
@@ -124,6 +126,14 @@ def test_pages_hold_the_pictures_and_tables_of_their_folder(results: Path) -> No
 
 
 # --- manifests
+
+
+def test_a_model_that_cannot_be_opened_again_costs_the_thumbnail_alone() -> None:
+    def fail() -> NoReturn:
+        raise ModelError("there is no such device here")
+
+    assert first_masks(fail) == ""
+
 
 ANYTHING = {
     "command": "basis",

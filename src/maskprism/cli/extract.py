@@ -87,8 +87,7 @@ def extract(
             limit=limit,
         )
     if isinstance(summary.table, Path):  # a table at a URI has none: `report` looks at folders of this machine
-        shown = opening() if isinstance(network, partial) else network
-        _write_manifest(summary.table, summary, shown, source)
+        _write_manifest(summary.table, summary, model_file(model).name, network, source)
     for line in summary.lines():
         print(line)
     answer = dict(vars(summary))
@@ -98,7 +97,9 @@ def extract(
     return Outcome(answer, FAILED if summary.all_failed else DONE)
 
 
-def _write_manifest(table: Path, summary: ExtractSummary, model: Model, source: str | Path) -> None:
+def _write_manifest(
+    table: Path, summary: ExtractSummary, name: str, model: Model | partial[Model], source: str | Path
+) -> None:
     from maskprism.io.sources import open_source
     from maskprism.reports.manifest import Number, ResultManifest, file_url, first_masks, write_manifest
 
@@ -106,12 +107,12 @@ def _write_manifest(table: Path, summary: ExtractSummary, model: Model, source: 
         command="extract",
         about="tables of coefficients",
         page=file_url(table, table.parent),
-        models=[model.spec.name],
+        models=[name],
         numbers=[
             Number("images", summary.images + summary.skipped, ","),
             Number("instances of the last run" if summary.skipped else "instances", summary.instances, ","),
             Number("failed images of the last run" if summary.skipped else "failed images", summary.failed, ","),
         ],
-        thumbnail=first_masks(model, open_source(source, limit=1)),
+        thumbnail=first_masks(lambda: (model() if isinstance(model, partial) else model, open_source(source, limit=1))),
     )
     write_manifest(table, manifest)

@@ -161,6 +161,6 @@ def _write_manifest(out: Path, summary: ExportSummary, model: Model, sources: So
             Number("instances", sum(summary.instances.values()), ","),
             Number("failed images of the last run", len(summary.failures), ","),
         ],
-        thumbnail=first_masks(model, sources.parts[0]),
+        thumbnail=first_masks(lambda: (model, sources.parts[0])),
     )
     return write_manifest(out, manifest)

@@ -21,6 +21,8 @@ from maskprism.viewer.markup import data_url
 from maskprism.viewer.payload import encode_webp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from jaxtyping import UInt8
 
@@ -133,12 +135,16 @@ def thumbnail_url(picture: UInt8[np.ndarray, "H W 3"]) -> str:
     return data_url("image/webp", encode_webp(picture[: 2 * width, : 2 * height], _THUMBNAIL_SIDE)[0])
 
 
-def first_masks(model: Model, images: ImageFiles | VideoFile | LiveStream) -> str:
-    """Return the first image with the masks of all instances as a thumbnail; none where it cannot be read again."""
-    first = None if isinstance(images, LiveStream) else next(iter(images.pending(())), None)
-    if first is None:
-        return ""
+def first_masks(reopen: Callable[[], tuple[Model, ImageFiles | VideoFile | LiveStream]]) -> str:
+    """Return the first image with the masks of all instances, as a thumbnail.
+
+    It is empty where the model or the image cannot be opened again: what was computed is not lost by that.
+    """
     try:
+        model, images = reopen()
+        first = None if isinstance(images, LiveStream) else next(iter(images.pending(())), None)
+        if first is None:
+            return ""
         picture = first.read()
         return thumbnail_url(masks_on_image(picture, model.predict(picture), _THUMBNAIL_SIDE))
     except MaskprismError:
