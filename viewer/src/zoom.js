@@ -38,7 +38,7 @@ export class Zoom {
     stage.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     stage.addEventListener("pointerdown", (event) => this.press(event));
     stage.addEventListener("pointermove", (event) => this.move(event));
-    // A press that leaves the stage moves no image: what ends it outside is not told here.
+    // A pointer that leaves the stage no longer drags: its release outside is not reported to the stage.
     for (const end of /** @type {const} */ (["pointerup", "pointercancel", "pointerleave"]))
       stage.addEventListener(end, (event) => this.pointers.delete(event.pointerId));
     this.apply();

@@ -36,7 +36,7 @@ export class AtlasMap {
     this.selected = [];
     this.listed = LISTED;
     this.hovered = -1;
-    /** Counts the filters that were asked for: the last one counts. */
+    /** The number of the last filter that was asked for; an earlier one is not applied. */
     this.filters = 0;
     /** @type {Promise<void>} */
     this.drawing = Promise.resolve();
@@ -314,7 +314,7 @@ export class AtlasMap {
       : null;
     legend.querySelector(".ramp")?.remove();
     if (ramp) legend.prepend(ramp);
-    // Buttons stay: the map is drawn later than a press, and may not take the next one.
+    // Buttons are kept: the map is drawn after a click, and new buttons would lose the next click.
     if (!legend.querySelector("ul"))
       legend.append(h("h2", {}, "Classes"), h("ul", {}, ...info.classes.map((_, id) => this.classRow(id))));
     legend.querySelectorAll("li").forEach((row, id) => {

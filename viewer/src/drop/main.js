@@ -36,7 +36,7 @@ class DropPage {
     element(document, ".sample").addEventListener("click", () => this.sample());
     this.camera = element(document, ".camera", HTMLButtonElement);
     this.camera.addEventListener("click", () => (this.live ? this.freeze() : this.watch()));
-    /** Whether anything was asked for: what was kept then comes too late. */
+    /** Whether the reader has opened anything: the kept files are not opened then. */
     this.taken = false;
     this.forgetter = element(document, ".forget", HTMLButtonElement);
     this.forgetter.addEventListener("click", () => {
@@ -182,7 +182,7 @@ class DropPage {
     const note = [`${model.name}, ${seconds} s in this browser (${backend}). Nothing was uploaded.`, ...notes].join(
       " ",
     );
-    // a link to the state would open without the files: the address serves a reload alone, of these files
+    // a link would open without the files: the state in the address is only for a reload with the same files
     const files = [model.name, image.name, image.size].join("\n");
     if (!again || history.state !== files) history.replaceState(null, "", location.pathname + location.search);
     const app = new App(box, [{ title: image.name, open: async () => scene }], {

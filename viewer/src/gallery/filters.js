@@ -81,7 +81,7 @@ export class FilterControls {
     this.filters = filters;
     /** @type {import("./api.js").Page["classes"]} */
     this.seen = [];
-    /** The buttons of classes, which stay while the numbers in them change: a press on one is not lost. @type {Map<number, Chip>} */
+    /** The buttons of classes, kept when their numbers change: new ones would lose a click. @type {Map<number, Chip>} */
     this.buttons = new Map();
     this.score = new RangeControl(element(form, ".score"), "score", (score) => this.set({ score }));
     this.iou = new RangeControl(element(form, ".iou"), "IoU", (iou) => this.set({ iou }));
@@ -259,7 +259,7 @@ class RangeControl {
     this.show([Number(this.low.value), Number(this.high.value)]);
   }
 
-  /** Shows the bounds of a filter, and moves no thumb where they are those of before: one may be held. @param {Bounds} bounds */
+  /** Shows the bounds of a filter; unchanged bounds move no thumb, since one may be held. @param {Bounds} bounds */
   take(bounds) {
     if (bounds === this.taken) return;
     this.taken = bounds;
